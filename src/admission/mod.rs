@@ -1,0 +1,91 @@
+//! The moment that counts: what makes a request count, and what ends it.
+//!
+//! A request is decided from an immutable **snapshot** of its organization, with no I/O. Before the provider is called, its
+//! **admission** is appended to the organization's chain: one transaction locks the head, compares its configuration
+//! with the snapshot's, reserves money and appends. Equal: the request holds a **permit**. Different: nothing of this
+//! entry is written and the decision is made again under a newer snapshot. Its **completion** settles the money. A
+//! **change** is any write that can alter a decision; it moves the configuration in the same kind of transaction. So the
+//! order of the chain proves that nothing was decided under an older configuration than the last acknowledged one.
+//!
+//! Owns every transaction on a chain head; one writer task makes them, in groups. Never does a caller's waiting under a
+//! lock. An outcome that is unknown is asked again under the same id until the database has answered; what it stored
+//! wins. While the database cannot be written, admissions are refused at once and completions wait in bounded memory.
+//!
+//! An id that was given out always ends as an entry, whoever drops what: see `question`.
+
+mod aggregates;
+mod append;
+mod change;
+mod content;
+mod credentials;
+mod founding;
+mod outbox;
+mod permit;
+mod question;
+mod records;
+mod recover;
+mod snapshot;
+mod snapshots;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+pub use aggregates::Aggregates;
+pub use change::{ChangeError, ChangeRefused, ChangeSet, Receipt};
+pub use content::{
+    AdmissionContent, CompletionContent, CoverageRecord, DetectionRecord, PolicyRecord, RefusalContent, UsageRecord,
+};
+pub use credentials::{CredentialError, Credentials};
+pub use founding::{check_agents, found_organization};
+pub use outbox::{Outbox, Refused, Reserve};
+pub use permit::{Permit, PermitExpired};
+pub use question::{Answer, OpenAdmission, Question};
+pub use records::{Records, Spent};
+pub use recover::{close_dead_boots, recover};
+pub use snapshot::{AgentView, Snapshot, SnapshotError};
+pub use snapshots::{Compiler, Snapshots};
+pub use writer::{Writer, WriterConfig};
+
+use crate::domain::ids::OrgId;
+
+/// The chain of what belongs to no organization.
+pub const SYSTEM: &str = "system";
+
+/// The id of the system's chain.
+pub fn system_org() -> OrgId {
+    // A constant that fits the syntax; the fallback cannot be reached and would only misname a chain.
+    OrgId::parse(SYSTEM).unwrap_or_else(|_| system_org())
+}
+
+/// What the floors above use: questions, changes, snapshots.
+#[derive(Clone)]
+pub struct Admission {
+    /// Sends to the writer.
+    pub outbox: Outbox,
+    /// Compiled configuration.
+    pub snapshots: Arc<Snapshots>,
+    /// Sealing and opening provider keys.
+    pub credentials: Arc<Credentials>,
+    /// Refusals that are counted instead of recorded one by one.
+    pub aggregates: Arc<Aggregates>,
+    /// How long a decision may be made again.
+    pub deadline: Duration,
+    /// How long a permit holds.
+    pub permit: Duration,
+}
+
+impl Admission {
+    /// Commits a change and installs what it made before it is acknowledged.
+    pub async fn change(
+        &self,
+        org: &OrgId,
+        make: impl FnOnce(Option<&crate::tenants::OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Send + 'static,
+    ) -> Result<Receipt, ChangeError> {
+        let receipt = self.outbox.change(org, Box::new(make)).await?;
+        // A snapshot that cannot be compiled is found again, and refused, by the next request; the change stands.
+        if let Err(error) = self.snapshots.refresh(org, Some(receipt.stamp)).await {
+            tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "a change was committed but not loaded");
+        }
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,141 @@
+//! Who answers for an id: the question before its commit, the open admission after it.
+//!
+//! Owns the promise that an id which was given out ends as an entry, and an admission in exactly one closing entry: both
+//! are values whose drop keeps it, wherever the value is when its holder goes away (in a handler's future that was
+//! dropped, in the writer's queue, in an answer that nobody read). Never blocks; drop only queues.
+
+use std::time::Duration;
+
+use super::{
+    content::{CompletionContent, UsageRecord},
+    outbox::Outbox,
+};
+use crate::{
+    audit::EntryRef,
+    domain::{ids::EntryId, money::NanoUsd, stamp::ConfigStamp},
+};
+
+/// An id that waits for what becomes of it. Dropped before that, it is withdrawn.
+pub struct Question {
+    id: Option<EntryId>,
+    fallback: EntryId,
+    outbox: Outbox,
+}
+
+impl Question {
+    pub(super) fn new(id: EntryId, outbox: Outbox) -> Self {
+        Self { fallback: id.clone(), id: Some(id), outbox }
+    }
+
+    /// The id.
+    pub fn id(&self) -> &EntryId {
+        &self.fallback
+    }
+
+    /// The id has become an entry: nothing is left to withdraw.
+    pub(super) fn concluded(mut self) -> (EntryId, Outbox) {
+        self.id = None;
+        (self.fallback.clone(), self.outbox.clone())
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.outbox.withdraw(id);
+        }
+    }
+}
+
+/// What the writer answers.
+pub enum Answer {
+    /// Stored: the request counts, and this value answers for its end.
+    Admitted(OpenAdmission),
+    /// Stored: the refusal may be given.
+    Recorded,
+    /// The configuration changed meanwhile: decide again, under the same id.
+    Stale(Question),
+    /// The budget has less room than asked for: refuse, under the same id.
+    Short {
+        /// The question, to be asked again as a refusal.
+        question: Question,
+        /// What is left.
+        room: NanoUsd,
+    },
+    /// Nothing was stored.
+    Unavailable,
+}
+
+/// An admission without its end. Dropped before `complete`, it is completed as `not_called`.
+pub struct OpenAdmission {
+    id: EntryId,
+    stamp: ConfigStamp,
+    reserved: NanoUsd,
+    outbox: Outbox,
+    open: bool,
+}
+
+impl OpenAdmission {
+    pub(super) fn new(id: EntryId, stamp: ConfigStamp, reserved: NanoUsd, outbox: Outbox) -> Self {
+        Self { id, stamp, reserved, outbox, open: true }
+    }
+
+    /// The admission's id.
+    pub fn id(&self) -> &EntryId {
+        &self.id
+    }
+
+    /// How a completion names it.
+    pub fn reference(&self) -> EntryRef {
+        EntryRef { boot: self.id.boot.clone(), counter: self.id.counter }
+    }
+
+    /// What it reserved.
+    pub fn reserved(&self) -> NanoUsd {
+        self.reserved
+    }
+
+    /// Ends it.
+    pub fn complete(mut self, content: &CompletionContent<'_>) {
+        self.end(content);
+    }
+
+    /// Ends it from a holder that is itself being dropped.
+    pub fn end(&mut self, content: &CompletionContent<'_>) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        if let Err(error) = self.outbox.complete(&self.id, self.stamp, content, content.settled_nano) {
+            // Recovery closes it as `unknown` once this boot is closed.
+            tracing::error!(error = &error as &dyn std::error::Error, "a completion was not queued");
+        }
+    }
+}
+
+impl Drop for OpenAdmission {
+    fn drop(&mut self) {
+        if self.open {
+            let content = not_called(self.reference(), Duration::ZERO, "the caller left before the call began");
+            self.end(&content);
+        }
+    }
+}
+
+/// The completion of a call that never began: nothing was sent, nothing is owed.
+fn not_called(admission: EntryRef, after: Duration, reason: &str) -> CompletionContent<'_> {
+    CompletionContent {
+        admission,
+        bytes_released: 0,
+        cost_nano: NanoUsd::ZERO,
+        coverage: None,
+        detections: &[],
+        duration_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
+        outcome: "not_called",
+        provider_request: None,
+        provider_status: None,
+        reason: Some(reason),
+        settled_nano: NanoUsd::ZERO,
+        step_errors: &[],
+        usage: UsageRecord::default(),
+    }
+}

@@ -1,0 +1,173 @@
+//! Snapshots of all organizations in use: loading, keeping, dropping.
+//!
+//! Owns one cell per organization behind an atomic pointer. Loading is single-flight per organization, so a slow one never
+//! delays another. Bounded in bytes: organizations that were idle longest are dropped. Rows that do not hash to the
+//! head's digest are refused and alarmed, and what was loaded before is dropped with them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::snapshot::{Snapshot, SnapshotError};
+use crate::{
+    domain::{clock::Clock, ids::OrgId, stamp::ConfigStamp},
+    policy::Programs,
+    storage::Sql,
+};
+
+/// What turns configuration into something that decides.
+pub struct Compiler {
+    /// The policy packages.
+    pub programs: Arc<Programs>,
+    /// Which steps this build has.
+    pub has_step: fn(&str) -> bool,
+    /// The preset of an organization that stored no pipeline.
+    pub default_pipeline: crate::domain::plan::PipelineSpec,
+    /// For assignments that end.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Cell {
+    current: ArcSwapOption<Snapshot>,
+    loading: tokio::sync::Mutex<()>,
+    last_used: AtomicU64,
+}
+
+/// Every organization in use.
+pub struct Snapshots {
+    cells: ArcSwap<HashMap<OrgId, Arc<Cell>>>,
+    adding: Mutex<()>,
+    sql: Sql,
+    compiler: Arc<Compiler>,
+    most_bytes: usize,
+    uses: AtomicU64,
+}
+
+impl Snapshots {
+    /// Nothing is loaded yet.
+    pub fn new(sql: Sql, compiler: Arc<Compiler>, most_bytes: usize) -> Self {
+        let cells = ArcSwap::from_pointee(HashMap::new());
+        Self { cells, adding: Mutex::default(), sql, compiler, most_bytes, uses: AtomicU64::new(0) }
+    }
+
+    /// What compiles configurations, for trying one before it is written.
+    pub fn compiler(&self) -> Arc<Compiler> {
+        Arc::clone(&self.compiler)
+    }
+
+    /// What is loaded, without waiting.
+    pub fn current(&self, org: &OrgId) -> Option<Arc<Snapshot>> {
+        let cells = self.cells.load();
+        let cell = cells.get(org)?;
+        cell.last_used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        cell.current.load_full()
+    }
+
+    /// What is loaded, or loads it. `None`: there is no such organization.
+    pub async fn get(&self, org: &OrgId) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
+        match self.current(org) {
+            Some(snapshot) => Ok(Some(snapshot)),
+            None => self.refresh(org, None).await,
+        }
+    }
+
+    /// Loads the newest configuration; `at_least`: unless that one is loaded already.
+    pub async fn refresh(
+        &self,
+        org: &OrgId,
+        at_least: Option<ConfigStamp>,
+    ) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
+        let Some(cell) = self.cell(org).await? else { return Ok(None) };
+        let before = cell.current.load_full().map(|snapshot| snapshot.stamp);
+        let _one = cell.loading.lock().await;
+        if let Some(loaded) = cell.current.load_full() {
+            let wanted = at_least.is_some_and(|stamp| loaded.stamp == stamp);
+            // Somebody else loaded while we waited; what it read is not older than our question.
+            if wanted || (at_least.is_none() && before != Some(loaded.stamp)) {
+                return Ok(Some(loaded));
+            }
+        }
+        match self.load(org).await {
+            Ok(snapshot) => {
+                cell.current.store(Some(Arc::clone(&snapshot)));
+                self.shrink(org);
+                Ok(Some(snapshot))
+            }
+            Err(error) => {
+                if matches!(error, SnapshotError::Tampered { .. }) {
+                    tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "alarm: configuration was edited outside of tappass");
+                    cell.current.store(None);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Loads again if the database has a newer configuration than what is loaded; for keys that the snapshot does not know.
+    pub async fn refresh_if_newer(&self, org: &OrgId) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
+        let Some(head) = self.sql.head(org).await? else { return Ok(None) };
+        match self.current(org) {
+            Some(snapshot) if snapshot.stamp == head.stamp => Ok(Some(snapshot)),
+            _ => self.refresh(org, Some(head.stamp)).await,
+        }
+    }
+
+    /// Whether at least one organization could be served.
+    pub fn any_loaded(&self) -> bool {
+        self.cells.load().values().any(|cell| cell.current.load().is_some())
+    }
+
+    async fn load(&self, org: &OrgId) -> Result<Arc<Snapshot>, SnapshotError> {
+        let mut tx = self.sql.begin_read().await?;
+        let head = tx.head(org).await?.ok_or(SnapshotError::Missing)?;
+        let rows = tx.config_rows(org).await?;
+        if rows.digest() != head.stamp.digest {
+            return Err(SnapshotError::Tampered { org: org.clone(), version: head.stamp.version });
+        }
+        Ok(Arc::new(Snapshot::compile(org.clone(), head.stamp, &rows, Arc::clone(&self.compiler))?))
+    }
+
+    /// The cell of an organization that exists. Nonsense ids make no cell, or they would fill the memory.
+    async fn cell(&self, org: &OrgId) -> Result<Option<Arc<Cell>>, SnapshotError> {
+        if let Some(cell) = self.cells.load().get(org) {
+            return Ok(Some(Arc::clone(cell)));
+        }
+        if self.sql.head(org).await?.is_none_or(|head| head.stamp.version == 0) {
+            return Ok(None);
+        }
+        let _one = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = HashMap::clone(&self.cells.load());
+        let cell = Arc::clone(cells.entry(org.clone()).or_default());
+        self.cells.store(Arc::new(cells));
+        Ok(Some(cell))
+    }
+
+    /// Drops those that were idle longest until the rest fits; `keep` stays.
+    fn shrink(&self, keep: &OrgId) {
+        let _one = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let cells = self.cells.load_full();
+        let size = |cell: &Cell| cell.current.load().as_ref().map_or(0, |snapshot| snapshot.bytes());
+        let mut total: usize = cells.values().map(|cell| size(cell)).sum();
+        if total <= self.most_bytes {
+            return;
+        }
+        let mut left = HashMap::clone(&cells);
+        let mut idle: Vec<_> = cells.iter().filter(|(org, _)| *org != keep).collect();
+        idle.sort_by_key(|(_, cell)| cell.last_used.load(Ordering::Relaxed));
+        for (org, cell) in idle {
+            if total <= self.most_bytes {
+                break;
+            }
+            total -= size(cell);
+            left.remove(org);
+        }
+        self.cells.store(Arc::new(left));
+    }
+}

@@ -1,0 +1,208 @@
+//! The sections of the settings, one type each.
+//!
+//! Owns shapes and ranges; the meaning of each key stands beside its default in `config/default.toml`. Never reads a
+//! file or the environment.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::layers::ConfigError;
+
+/// The listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct ServerConfig {
+    pub host: std::net::IpAddr,
+    pub port: u16,
+    pub public_url: String,
+    pub threads: usize,
+    pub max_body_bytes: usize,
+    pub max_connections: usize,
+    pub max_requests: usize,
+    pub max_inflight_bytes: usize,
+    pub max_streams_per_connection: u32,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub write_timeout_ms: u64,
+    pub drain_timeout_ms: u64,
+}
+
+impl ServerConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.max_body_bytes == 0 || self.max_body_bytes > self.max_inflight_bytes {
+            return Err(ConfigError::invalid("server.max_body_bytes", "must be between 1 and `max_inflight_bytes`"));
+        }
+        if self.max_connections == 0 || self.max_requests == 0 || self.max_streams_per_connection == 0 {
+            return Err(ConfigError::invalid("server.max_connections", "and its neighbours must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Where data lies.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct DataConfig {
+    pub dir: std::path::PathBuf,
+    pub snapshot_cache_bytes: usize,
+}
+
+/// Permits and batches.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct AdmissionConfig {
+    pub permit_ms: u64,
+    pub deadline_ms: u64,
+    pub max_batch: usize,
+    pub linger_ms: u64,
+    pub max_backlog_bytes: usize,
+}
+
+impl AdmissionConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=1024).contains(&self.max_batch) {
+            return Err(ConfigError::invalid("admission.max_batch", "must be between 1 and 1024"));
+        }
+        Ok(())
+    }
+
+    /// How long a permit holds.
+    pub fn permit(&self) -> Duration {
+        Duration::from_millis(self.permit_ms)
+    }
+}
+
+/// Checkpoints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct AuditConfig {
+    pub deployment: String,
+    pub checkpoint_entries: u64,
+    pub checkpoint_seconds: u64,
+}
+
+/// The vault.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct VaultConfig {
+    pub kek_file: String,
+    pub data_key_seconds: u64,
+}
+
+/// Limits before authentication.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct LimitsConfig {
+    pub address_calls_per_minute: u32,
+    pub address_failures_per_minute: u32,
+    pub max_tracked: usize,
+}
+
+/// The pipeline.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct PipelineConfig {
+    pub preset: String,
+    pub scan_budget_bytes: u64,
+    pub offload_bytes: usize,
+}
+
+/// Model providers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct ProvidersConfig {
+    pub connect_timeout_ms: u64,
+    pub first_byte_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub total_timeout_ms: u64,
+    pub max_answer_bytes: usize,
+    pub heartbeat_ms: u64,
+    pub default_max_tokens: u64,
+    pub openai: OpenAiConfig,
+}
+
+impl ProvidersConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let url = &self.openai.base_url;
+        if !(url.starts_with("https://") || url.starts_with("http://")) || url.contains(['?', '#', '@']) {
+            let right = "must be an http or https URL without user, query or fragment";
+            return Err(ConfigError::invalid("providers.openai.base_url", right));
+        }
+        if self.heartbeat_ms == 0 || self.default_max_tokens == 0 {
+            return Err(ConfigError::invalid("providers.heartbeat_ms", "and `default_max_tokens` must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// An OpenAI-compatible provider.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct OpenAiConfig {
+    pub base_url: String,
+    pub key: KeyNeed,
+    pub models: Vec<String>,
+}
+
+/// Whether a provider is called without a stored key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyNeed {
+    /// No key, no call.
+    Required,
+    /// A key is sent if there is one.
+    Optional,
+}
+
+/// Logging.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct LogConfig {
+    pub level: String,
+    pub format: LogFormat,
+    pub access: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Price of one model, in US dollars per million tokens and per call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct PriceConfig {
+    #[serde(default)]
+    pub input: f64,
+    #[serde(default)]
+    pub output: f64,
+    #[serde(default)]
+    pub call: f64,
+}
+
+impl PriceConfig {
+    pub(super) fn check(&self, model: &str) -> Result<(), ConfigError> {
+        let fits = |price: f64| (0.0..1e6).contains(&price);
+        if fits(self.input) && fits(self.output) && fits(self.call) {
+            return Ok(());
+        }
+        Err(ConfigError::invalid(&format!("prices.{model}"), "must be dollars between 0 and 1,000,000"))
+    }
+}

@@ -1,0 +1,282 @@
+//! Agents and their keys: onboard, list, suspend, activate, revoke.
+//!
+//! Owns their replies. A key is shown once, in the reply that made it; a private signing key likewise.
+
+use axum::{
+    Extension,
+    extract::{Path, Query, State as Ask},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{authorize, change, configuration, random_id, text, with_receipt};
+use crate::{
+    admission::{ChangeRefused, ChangeSet},
+    auth::KeyText,
+    crypto::SigningKey,
+    domain::{
+        clock::rfc3339,
+        ids::{AgentId, KeyId, ProjectId},
+        rows::{Table, Write},
+    },
+    http::{error::ApiError, extract::Json, middleware::Identified, state::State},
+    tenants::{Agent, AgentKey, AgentStatus},
+};
+
+/// What onboarding is told.
+#[derive(Debug, Deserialize)]
+pub(in crate::http) struct Onboard {
+    agent_id: String,
+    #[serde(default)]
+    owner_email: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    framework: String,
+    #[serde(default)]
+    project_id: Option<String>,
+}
+
+/// Makes an agent with its first key.
+pub(in crate::http) async fn onboard(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Json(asked): Json<Onboard>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.write")?;
+    let slug = text("agent_id", &asked.agent_id, 96)?;
+    AgentId::parse(&slug).map_err(|error| ApiError::invalid(error.to_string()).with_param(Some("agent_id".into())))?;
+    let org = who.principal.org().clone();
+    let now = state.clock.now();
+    let seed = SigningKey::generate().map_err(|_| ApiError::internal())?;
+    let signing = SigningKey::from_seed(&seed).map_err(|_| ApiError::internal())?;
+    let key = KeyText::make(&org).map_err(|_| ApiError::internal())?;
+    let agent_id = AgentId::parse(&random_id("agt")?).map_err(|_| ApiError::internal())?;
+    let key_id = KeyId::parse(&random_id("key")?).map_err(|_| ApiError::internal())?;
+    let public_key = hex::encode(signing.public().as_bytes());
+    let mut agent = Agent {
+        agent_id: agent_id.clone(),
+        slug: slug.clone(),
+        project_id: ProjectId::parse("default").map_err(|_| ApiError::internal())?,
+        owner_email: asked.owner_email,
+        description: asked.description,
+        framework: asked.framework,
+        status: AgentStatus::Active,
+        created_at: now,
+        public_key: public_key.clone(),
+    };
+    let stored = AgentKey {
+        key_id: key_id.clone(),
+        agent_id: agent_id.clone(),
+        hash: key.hash(),
+        prefix: key.prefix(),
+        created_at: now,
+        expires_at: None,
+    };
+    let project = asked.project_id;
+    let made = change(&state, &who, move |config| {
+        if config.agents.values().any(|other| other.slug == agent.slug) {
+            let message = format!("an agent named `{}` exists already", agent.slug);
+            return Err(ChangeRefused::Conflict { code: "agent_exists", message });
+        }
+        let wanted = project.as_deref().unwrap_or("default");
+        let found = config.projects.keys().find(|id| id.as_str() == wanted);
+        agent.project_id = found.ok_or_else(|| ChangeRefused::NotFound(format!("the project `{wanted}`")))?.clone();
+        Ok(ChangeSet {
+            kind: "agent.onboarded",
+            content: json!({ "agent": agent.agent_id, "key": stored.key_id, "project": agent.project_id, "slug": agent.slug }),
+            writes: vec![
+                Write::put(Table::Agent, agent.agent_id.as_str(), &agent)?,
+                Write::put(Table::AgentKey, stored.key_id.as_str(), &stored)?,
+            ],
+        })
+    })
+    .await?;
+    let base = state.public_url.trim_end_matches('/');
+    let body = json!({
+        "id": agent_id, "agent_uuid": agent_id, "agent_id": slug, "slug": slug, "org_id": org,
+        "spiffe_id": format!("spiffe://tappass/{org}/{agent_id}"),
+        "pipeline_id": agent_id,
+        "signing_key": {
+            "private_key": hex::encode(seed.as_slice()), "public_key": public_key,
+            "fingerprint": signing.public().kid(), "algorithm": "ed25519",
+        },
+        "api_key": { "key_id": key_id, "api_key": key.reveal(), "expires_at": null },
+        "base_url": format!("{base}/v1"),
+        "status": "onboarded",
+    });
+    Ok(Json(with_receipt(body, &made)))
+}
+
+/// How a list is asked for.
+#[derive(Debug, Deserialize)]
+pub(in crate::http) struct Listing {
+    #[serde(default)]
+    q: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    cursor: Option<String>,
+}
+
+/// Agents in order of their ids, a page at a time.
+pub(in crate::http) async fn list(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Query(asked): Query<Listing>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.read")?;
+    let snapshot = configuration(&state, &who).await?;
+    let matches = |agent: &&Agent| asked.q.as_ref().is_none_or(|q| agent.slug.contains(q.as_str()));
+    let all: Vec<&Agent> = snapshot.config.agents.values().filter(matches).collect();
+    let total = all.len();
+    let limit = asked.limit.unwrap_or(100).clamp(1, 500);
+    let after = |agent: &&&Agent| asked.cursor.as_ref().is_none_or(|cursor| agent.agent_id.as_str() > cursor.as_str());
+    let page: Vec<&&Agent> = all.iter().filter(after).take(limit).collect();
+    let next = (page.len() == limit).then(|| page.last().map(|agent| agent.agent_id.clone())).flatten();
+    let data: Vec<Value> = page.iter().map(|agent| shown(agent, who.principal.org().as_str())).collect();
+    Ok(Json(json!({ "data": data, "page": { "cursor_next": next, "total": total } })))
+}
+
+/// One agent.
+pub(in crate::http) async fn get(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.read")?;
+    let snapshot = configuration(&state, &who).await?;
+    let agent = find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the agent"))?;
+    Ok(Json(shown(agent, who.principal.org().as_str())))
+}
+
+/// No call of the agent is admitted from the acknowledgement on.
+pub(in crate::http) async fn suspend(
+    state: Ask<State>,
+    who: Extension<Identified>,
+    id: Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    set_status(state, who, id, AgentStatus::Suspended, "agent.suspended").await
+}
+
+/// It may call again.
+pub(in crate::http) async fn activate(
+    state: Ask<State>,
+    who: Extension<Identified>,
+    id: Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    set_status(state, who, id, AgentStatus::Active, "agent.activated").await
+}
+
+async fn set_status(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Path(id): Path<String>,
+    status: AgentStatus,
+    kind: &'static str,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.write")?;
+    let wanted = id.clone();
+    let made = change(&state, &who, move |config| {
+        let agent = find(config, &wanted).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
+        let agent = Agent { status, ..agent.clone() };
+        Ok(ChangeSet {
+            kind,
+            content: json!({ "agent": agent.agent_id }),
+            writes: vec![Write::put(Table::Agent, agent.agent_id.as_str(), &agent)?],
+        })
+    })
+    .await?;
+    Ok(Json(with_receipt(json!({ "id": id, "status": status }), &made)))
+}
+
+/// The keys of an agent, without the keys.
+pub(in crate::http) async fn list_keys(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.read")?;
+    let snapshot = configuration(&state, &who).await?;
+    let agent = find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the agent"))?;
+    let keys = snapshot.config.keys.values().filter(|key| key.agent_id == agent.agent_id);
+    let data: Vec<Value> = keys
+        .map(|key| {
+            let expires_at = key.expires_at.map(rfc3339);
+            json!({ "key_id": key.key_id, "prefix": key.prefix, "created_at": rfc3339(key.created_at), "expires_at": expires_at })
+        })
+        .collect();
+    Ok(Json(json!({ "data": data, "page": { "cursor_next": null, "total": data.len() } })))
+}
+
+/// What a further key is told.
+#[derive(Debug, Deserialize)]
+pub(in crate::http) struct NewKey {
+    #[serde(default)]
+    expires_days: Option<u32>,
+}
+
+/// Makes a further key for an agent.
+pub(in crate::http) async fn create_key(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Path(id): Path<String>,
+    Json(asked): Json<NewKey>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.write")?;
+    let now = state.clock.now();
+    let key = KeyText::make(who.principal.org()).map_err(|_| ApiError::internal())?;
+    let key_id = KeyId::parse(&random_id("key")?).map_err(|_| ApiError::internal())?;
+    let expires_at = asked.expires_days.map(|days| now + i64::from(days) * 86_400_000_000);
+    let (hash, prefix, stored_id) = (key.hash(), key.prefix(), key_id.clone());
+    let made = change(&state, &who, move |config| {
+        let agent = find(config, &id).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
+        let agent_id = agent.agent_id.clone();
+        let stored = AgentKey { key_id: stored_id, agent_id, hash, prefix, created_at: now, expires_at };
+        Ok(ChangeSet {
+            kind: "key.created",
+            content: json!({ "agent": stored.agent_id, "key": stored.key_id }),
+            writes: vec![Write::put(Table::AgentKey, stored.key_id.as_str(), &stored)?],
+        })
+    })
+    .await?;
+    let body = json!({ "key_id": key_id, "api_key": key.reveal(), "expires_at": expires_at.map(rfc3339) });
+    Ok(Json(with_receipt(body, &made)))
+}
+
+/// No call with the key is admitted from the acknowledgement on.
+pub(in crate::http) async fn revoke_key(
+    Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&state, &who, "agents.write")?;
+    let wanted = key.clone();
+    let made = change(&state, &who, move |config| {
+        let agent = find(config, &id).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
+        let owned = config.keys.values().find(|k| k.key_id.as_str() == wanted && k.agent_id == agent.agent_id);
+        let owned = owned.ok_or_else(|| ChangeRefused::NotFound("the key".to_owned()))?;
+        Ok(ChangeSet {
+            kind: "key.revoked",
+            content: json!({ "agent": agent.agent_id, "key": owned.key_id }),
+            writes: vec![Write::delete(Table::AgentKey, owned.key_id.as_str())],
+        })
+    })
+    .await?;
+    Ok(Json(with_receipt(json!({ "key_id": key, "removed": true }), &made)))
+}
+
+/// An agent by its id or by its name.
+pub(super) fn find<'c>(config: &'c crate::tenants::OrgConfig, id: &str) -> Option<&'c Agent> {
+    let by_id = config.agents.values().find(|agent| agent.agent_id.as_str() == id);
+    by_id.or_else(|| config.agents.values().find(|agent| agent.slug == id))
+}
+
+fn shown(agent: &Agent, org: &str) -> Value {
+    json!({
+        "id": agent.agent_id, "agent_uuid": agent.agent_id, "agent_id": agent.slug, "slug": agent.slug,
+        "org_id": org, "project_id": agent.project_id, "owner_email": agent.owner_email,
+        "description": agent.description, "framework": agent.framework, "status": agent.status,
+        "active": agent.status == AgentStatus::Active, "registered_at": rfc3339(agent.created_at),
+    })
+}

@@ -1,0 +1,62 @@
+//! Health: alive, ready, started.
+//!
+//! Owns the difference: `/health` and `/health/live` answer as long as the event loop turns and ask nobody; `/health/ready`
+//! says whether new requests should come here, and why not.
+
+use std::sync::atomic::Ordering;
+
+use axum::{
+    extract::State as Ask,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    config::VERSION,
+    http::{extract::Json, state::State},
+};
+
+/// The version handshake of the published client: always 200, with or without a key, right or wrong.
+pub(in crate::http) async fn health(Ask(state): Ask<State>) -> Json<Value> {
+    let up = state.clock.running().0.saturating_sub(state.started.0) / 1_000_000_000;
+    let agents = state.admission.snapshots.current(&state.default_org).map_or(0, |s| s.config.agents.len());
+    let degraded = !state.admission.outbox.is_writable();
+    let status = if degraded { "degraded" } else { "ok" };
+    Json(json!({
+        "status": status, "version": VERSION, "storage": "sqlite", "agents": agents, "uptime_seconds": up,
+    }))
+}
+
+/// The event loop turns.
+pub(in crate::http) async fn live() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Whether new requests should come here, with the reasons if not.
+pub(in crate::http) async fn ready(Ask(state): Ask<State>) -> Response {
+    let mut reasons: Vec<String> = Vec::new();
+    if !state.readiness.started.load(Ordering::Acquire) {
+        reasons.push("starting".to_owned());
+    }
+    if state.readiness.draining.load(Ordering::Acquire) {
+        reasons.push("shutting down".to_owned());
+    }
+    if !state.admission.outbox.is_writable() {
+        reasons.push("the record cannot be written".to_owned());
+    }
+    if reasons.is_empty() {
+        match state.admission.snapshots.get(&state.default_org).await {
+            Ok(Some(_)) => {}
+            Ok(None) => reasons.push("there is no organization".to_owned()),
+            Err(error) if state.admission.snapshots.any_loaded() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the first organization cannot be served");
+            }
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({ "status": if ready { "ready" } else { "not_ready" }, "reasons": reasons });
+    (status, Json(body)).into_response()
+}

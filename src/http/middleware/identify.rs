@@ -1,0 +1,140 @@
+//! Who is calling: before routing, methods and bodies.
+//!
+//! Owns turning a key into a principal, and the limits on addresses. Nonsense is refused by its form and costs no read; a
+//! well-formed key that the snapshot does not know is looked up once more under the newest configuration before its 401.
+//! When the configuration cannot be read the answer is 503, never 401.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State as Ask},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::Remote;
+use crate::{
+    admission::Snapshot,
+    auth::{PresentedKey, Principal},
+    domain::{digest::Digest, ids::OrgId},
+    http::{PUBLIC, error::ApiError, state::State},
+    limits::Rate,
+};
+
+/// A known caller.
+#[derive(Clone)]
+pub(crate) struct Identified {
+    pub(crate) principal: Principal,
+    pub(crate) key_hash: Digest,
+    /// The caller's organization as it was when the key was found; absent for administrators.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+}
+
+pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next: Next) -> Response {
+    if PUBLIC.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let address = request.extensions().get::<Remote>().map(|remote| remote.0.ip());
+    if let Some(error) = address.and_then(|address| too_fast(&state, address)) {
+        return error.into_response();
+    }
+    match find(&state, request.headers()).await {
+        Ok(identified) => {
+            request.extensions_mut().insert(identified.clone());
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(identified);
+            response
+        }
+        Err(error) => {
+            let response = error.into_response();
+            if response.status() == StatusCode::UNAUTHORIZED {
+                return unauthenticated(&state, address, response);
+            }
+            response
+        }
+    }
+}
+
+fn too_fast(state: &State, address: IpAddr) -> Option<ApiError> {
+    let calls = u64::from(state.config.limits.address_calls_per_minute);
+    let quota = (calls > 0).then(|| {
+        state.addresses.check(&address, Rate::per_seconds(calls, 60), state.clock.running().0)
+    })?;
+    (!quota.allowed).then(|| ApiError::too_many(quota.retry_after.div_ceil(1_000_000_000)))
+}
+
+/// Counts a 401; an address that causes too many gets 429.
+fn unauthenticated(state: &State, address: Option<IpAddr>, response: Response) -> Response {
+    state.metrics.unauthenticated.inc();
+    state.admission.aggregates.count_unowned("unauthenticated");
+    let most = u64::from(state.config.limits.address_failures_per_minute);
+    let Some(address) = address.filter(|_| most > 0) else { return response };
+    let quota = state.failures.check(&address, Rate::per_seconds(most, 60), state.clock.running().0);
+    if quota.allowed {
+        return response;
+    }
+    ApiError::too_many(quota.retry_after.div_ceil(1_000_000_000)).into_response()
+}
+
+async fn find(state: &State, headers: &HeaderMap) -> Result<Identified, ApiError> {
+    let key = presented(headers).ok_or_else(ApiError::unauthenticated)?;
+    match PresentedKey::read(key) {
+        PresentedKey::Agent { org, hash } => agent(state, org, hash).await,
+        PresentedKey::Other { hash } if state.admin_key.matches(&hash) => admin(state, headers, hash).await,
+        PresentedKey::Other { hash } => match &state.bootstrap_agent {
+            Some((own, org)) if *own == hash => agent(state, org.clone(), hash).await,
+            _ => Err(ApiError::unauthenticated()),
+        },
+    }
+}
+
+/// The key in `Authorization: Bearer` or `x-api-key`. Two different ones are none.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(header::AUTHORIZATION).map(|value| {
+        let text = value.to_str().unwrap_or_default();
+        let (scheme, key) = text.split_once(' ').unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("bearer") { key.trim() } else { "" }
+    });
+    let api_key = headers.get("x-api-key").map(|value| value.to_str().unwrap_or_default());
+    match (bearer, api_key) {
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (Some(one), Some(other)) if one == other => Some(one),
+        _ => None,
+    }
+    .filter(|key| !key.is_empty())
+}
+
+async fn agent(state: &State, org: OrgId, hash: Digest) -> Result<Identified, ApiError> {
+    let snapshots = &state.admission.snapshots;
+    let now = state.clock.now();
+    let known = |snapshot: &Arc<Snapshot>| {
+        snapshot.key(&hash, now).map(|(key, agent)| Principal::Agent {
+            org: org.clone(),
+            agent: agent.agent_id.clone(),
+            key: key.key_id.clone(),
+        })
+    };
+    let Some(snapshot) = snapshots.get(&org).await? else { return Err(ApiError::unauthenticated()) };
+    if let Some(principal) = known(&snapshot) {
+        return Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot) });
+    }
+    let Some(snapshot) = snapshots.refresh_if_newer(&org).await? else { return Err(ApiError::unauthenticated()) };
+    let principal = known(&snapshot).ok_or_else(ApiError::unauthenticated)?;
+    Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot) })
+}
+
+/// The administrator acts in the organization that `X-Org-Id` names, or in the first one.
+async fn admin(state: &State, headers: &HeaderMap, hash: Digest) -> Result<Identified, ApiError> {
+    let org = match headers.get("x-org-id") {
+        None => state.default_org.clone(),
+        Some(named) => {
+            let named = named.to_str().ok().and_then(|text| OrgId::parse(text).ok());
+            let named = named.ok_or_else(|| ApiError::invalid("`X-Org-Id` is not an organization's id"))?;
+            let there = state.admission.snapshots.get(&named).await?;
+            there.ok_or_else(|| ApiError::not_found("the organization of `X-Org-Id`"))?;
+            named
+        }
+    };
+    Ok(Identified { principal: Principal::Admin { org }, key_hash: hash, snapshot: None })
+}

@@ -1,0 +1,46 @@
+//! What happens in the background: the timetable.
+//!
+//! Owns when each job runs. A job never runs beside itself, and one that fails says so and runs again at its next time.
+//!
+//! | job | period |
+//! |---|---|
+//! | sums of rate-limited calls onto their chains | 1 s |
+//! | checkpoints: every `checkpoint_entries` entries or `checkpoint_seconds` | 1 s look |
+//! | sums of unauthenticated calls onto the system's chain | 60 s |
+//! | data keys refreshed ahead of their age | 60 s |
+
+mod checkpoint;
+
+use std::time::Duration;
+
+pub use checkpoint::Checkpoints;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+
+/// Runs the timetable until stopped; what is counted by then is recorded, and a last checkpoint is signed.
+pub async fn run(admission: Admission, mut checkpoints: Checkpoints, stop: CancellationToken) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks: u64 = 0;
+    loop {
+        let ending = tokio::select! {
+            () = stop.cancelled() => true,
+            _ = second.tick() => false,
+        };
+        ticks += 1;
+        admission.aggregates.flush_limited(&admission.outbox);
+        if ending || ticks.is_multiple_of(60) {
+            admission.aggregates.flush_unowned(&admission.outbox);
+        }
+        if ending {
+            admission.outbox.flush().await;
+        } else if ticks.is_multiple_of(60) {
+            admission.credentials.warm().await;
+        }
+        checkpoints.look(ending).await;
+        if ending {
+            return;
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Outgoing HTTP: the one place that builds clients.
+//!
+//! Owns TLS roots, time limits and the rules of egress: no redirects, no proxy from the environment, no retries behind our
+//! back, a bounded idle pool. Never adds a header. A client that cannot be built stops the start.
+
+mod decode;
+
+use std::time::Duration;
+
+pub use decode::Encoding;
+
+/// Why a client cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// TLS is not usable.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The client refuses its settings.
+    #[error("the HTTP client cannot be built")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Installs the process's TLS provider; the first thing that `main` does. A second call changes nothing.
+pub fn install_tls() {
+    // An error only says that one is installed already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+}
+
+/// A client for providers. Roots are built in, so that an image without CA certificates works.
+pub fn provider_client(connect_timeout: Duration) -> Result<reqwest::Client, NetError> {
+    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(NetError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .pool_max_idle_per_host(1024)
+        .pool_idle_timeout(Duration::from_secs(60))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .build()
+        .map_err(NetError::Client)
+}

@@ -1,0 +1,215 @@
+//! `call_llm` and `call_tool`: from the permit to the answer.
+//!
+//! Owns the provider's key for the call, the right to start, the one retry that costs nothing, and what becomes of the
+//! provider's status. Nothing is sent before the permit is checked in the poll that writes the first byte. `call_tool`
+//! runs server-side tools where tool servers are configured; this build configures none, so it has none to run.
+
+mod upstream;
+
+pub(super) use upstream::placeholder;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    AnswerHead, Outcome, Services, WholeAnswer, after,
+    exchange::{Exchange, Judgement},
+    head,
+    live::{Live, Rules},
+    refusal::Failure,
+    step::StepReport,
+    streaming::GovernedStream,
+};
+use crate::{
+    admission::{CredentialError, OpenAdmission, Permit},
+    providers::{Call, Limit, MayStart, Provider, ProviderError, UpstreamReply},
+    vault::SecretText,
+};
+
+/// Calls the provider and answers.
+pub(super) async fn call(
+    services: &Arc<Services>,
+    exchange: Exchange,
+    judgement: Judgement,
+    open: OpenAdmission,
+    permit: Permit,
+) -> Outcome {
+    let mut live = Live::new(services, &exchange, open);
+    let mut head = head(&exchange, Some(&live.id()));
+    let began = Instant::now();
+    let sent = send(services, &exchange, &judgement, &permit, &mut live).await;
+    let mut rules = Rules { exchange, judgement };
+    let took = began.elapsed();
+    for step in ["call_llm", "call_tool"].into_iter().filter_map(|id| rules.judgement.view.plan.step(id)) {
+        let took = if step.spec.id == "call_llm" { took } else { Duration::ZERO };
+        services.metrics.observe_step(step.spec, took);
+        rules.judgement.reports.push(StepReport::new(step.spec.id, None, took));
+    }
+    let reply = match sent {
+        Ok(reply) => reply,
+        Err(failure) => return Outcome::Failed(failure, head),
+    };
+    live.provider_status = Some(reply.status.as_u16());
+    let id = reply.headers.get("x-provider-request-id").and_then(|id| id.to_str().ok());
+    live.provider_request = id.map(|id| id.chars().take(200).collect());
+    head.headers.clone_from(&reply.headers);
+    if !reply.status.is_success() {
+        return refused_by_provider(services, reply, live, head).await;
+    }
+    if reply.is_event_stream {
+        return stream(services, reply, live, rules, head).await;
+    }
+    whole(services, reply, live, rules, head).await
+}
+
+/// Sends the call; a connection that never came about is tried once more, since nothing can have been billed.
+async fn send(
+    services: &Arc<Services>,
+    exchange: &Exchange,
+    judgement: &Judgement,
+    permit: &Permit,
+    live: &mut Live,
+) -> Result<UpstreamReply, Failure> {
+    let (provider, model) = services.providers.of(&exchange.request.model);
+    let retries = judgement.view.plan.step("call_llm").and_then(|step| step.options.integer("retries")).unwrap_or(1);
+    let body = upstream::body(services, exchange, judgement, model);
+    let mut attempt = 0;
+    loop {
+        let key = match provider_key(services, judgement, provider.as_ref()).await {
+            Ok(key) => key,
+            Err(failure) => {
+                live.fails("not_called", failure.message.clone());
+                return Err(failure);
+            }
+        };
+        let sent = Arc::clone(&live.sent);
+        let permit = permit.clone();
+        let may_start: MayStart = Arc::new(move || {
+            let may = permit.check().is_ok();
+            sent.fetch_or(may, Ordering::AcqRel);
+            may
+        });
+        let error = match provider.chat(Call { body: body.clone(), key, may_start }).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        tracing::warn!(provider.name = provider.name(), error = &error as &dyn std::error::Error, "a call failed");
+        let unsent = error.is_surely_unsent();
+        if unsent {
+            live.sent.store(false, Ordering::Release);
+        }
+        let again = unsent && attempt < retries && matches!(error, ProviderError::Connect(_));
+        if !again {
+            let outcome = if unsent { "not_called" } else { "provider_error" };
+            live.fails(outcome, error.code());
+            return Err(failure(&error));
+        }
+        attempt += 1;
+    }
+}
+
+/// Opens the organization's key for this call.
+async fn provider_key(
+    services: &Services,
+    judgement: &Judgement,
+    provider: &dyn Provider,
+) -> Result<Option<SecretText>, Failure> {
+    let Some(credential) = judgement.snapshot.config.credential(provider.name()) else {
+        if !provider.needs_key() {
+            return Ok(None);
+        }
+        let words = format!(
+            "no key is stored for the provider `{0}`; store one with POST /api/admin/llm-keys {{\"provider\":\"{0}\",…}}",
+            provider.name()
+        );
+        return Err(Failure::new(424, "provider_key_missing", words));
+    };
+    let opened = services.admission.credentials.open(&judgement.snapshot.org, credential).await;
+    opened.map(Some).map_err(|error| {
+        tracing::error!(org.id = %judgement.snapshot.org, error = &error as &dyn std::error::Error, "a provider key does not open");
+        match error {
+            CredentialError::Kms(_) => Failure::unavailable("vault_unavailable", error.to_string()),
+            CredentialError::Storage(_) => Failure::unavailable("database_unavailable", error.to_string()),
+            CredentialError::Vault(_) | CredentialError::Inconsistent => {
+                Failure::new(500, "credential_unusable", "the stored provider key does not open; store it again")
+            }
+        }
+    })
+}
+
+/// A failure of the call, for the caller.
+pub(super) fn failure(error: &ProviderError) -> Failure {
+    let status = match error {
+        ProviderError::NotStarted => {
+            return Failure::unavailable(error.code(), "the call was not started in time; nothing was sent");
+        }
+        ProviderError::Timeout(Limit::Connect | Limit::FirstByte | Limit::Idle | Limit::Total) => 504,
+        ProviderError::Connect(_)
+        | ProviderError::Broken(_)
+        | ProviderError::TooLarge(_)
+        | ProviderError::Encoding
+        | ProviderError::Key => 502,
+    };
+    Failure::new(status, error.code(), error.to_string())
+}
+
+/// Most bytes of a provider's error that are passed on.
+const MOST_ERROR_BYTES: usize = 64 * 1024;
+
+/// The provider answered with an error status.
+async fn refused_by_provider(
+    services: &Arc<Services>,
+    reply: UpstreamReply,
+    mut live: Live,
+    head: AnswerHead,
+) -> Outcome {
+    let status = reply.status.as_u16();
+    live.fails("provider_error", format!("the provider answered {status}"));
+    // What it says about our key is not for the caller, and its 401 is not ours.
+    if matches!(status, 401 | 403 | 407) || status < 400 {
+        let words = match status {
+            401 | 403 | 407 => "the provider refused the stored key; check it with GET /api/admin/llm-keys",
+            _ => "the provider answered with a redirect, which is not followed",
+        };
+        return Outcome::Failed(Failure::new(502, "provider_refused", words), head);
+    }
+    let body = reply.body.collect(MOST_ERROR_BYTES).await.unwrap_or_default();
+    let body = after::clean_error(services, &body);
+    live.bytes_released = body.len() as u64;
+    Outcome::Whole(WholeAnswer { status, body, head })
+}
+
+/// A whole answer: read, scanned, completed.
+async fn whole(
+    services: &Arc<Services>,
+    reply: UpstreamReply,
+    mut live: Live,
+    rules: Rules,
+    head: AnswerHead,
+) -> Outcome {
+    let body = match reply.body.collect(services.settings.max_answer_bytes).await {
+        Ok(body) => body,
+        Err(error) => {
+            live.fails("provider_cut", error.code());
+            return Outcome::Failed(failure(&error), head);
+        }
+    };
+    after::finish_whole(services, body, live, rules, head)
+}
+
+/// A stream: nothing is answered before its first event, so that an error in it can still be an error.
+async fn stream(
+    services: &Arc<Services>,
+    reply: UpstreamReply,
+    live: Live,
+    rules: Rules,
+    head: AnswerHead,
+) -> Outcome {
+    let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, head.links.clone()));
+    match stream.prime().await {
+        Ok(()) => Outcome::Stream(stream, head),
+        Err(failure) => Outcome::Failed(failure, head),
+    }
+}

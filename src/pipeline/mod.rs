@@ -1,0 +1,444 @@
+//! What happens to a request, from top to bottom.
+//!
+//! ```text
+//! http/api/chat_completions   reads the request and renders what comes of it
+//! pipeline::Pipeline::handle  decide → admit → call → answer
+//!   runner::decide            the steps before the call, then the conditional rules; no I/O
+//!   admission                 the durable record, and the permit
+//!   call::call                the provider's key, the call, the answer or its stream
+//!   after / streaming         the answer's steps; the completion, whatever happens
+//! ```
+//!
+//! Owns the order of phases and the binding of step ids to functions (below: the page of steps). Never touches storage and
+//! never renders HTTP. A request whose configuration changed meanwhile is decided again; whatever ends it, its admission
+//! gets exactly one completion.
+
+mod after;
+mod before;
+mod call;
+mod exchange;
+mod live;
+mod refusal;
+mod runner;
+mod scan;
+mod step;
+mod streaming;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+pub use exchange::{Caller, Exchange, Names};
+use http::HeaderMap;
+pub use refusal::{Failure, Refusal, RefusalKind, Refused};
+pub use step::StepReport;
+use step::Run;
+pub use streaming::{GovernedStream, StreamAborted};
+use tokio::time::Instant;
+
+use crate::{
+    admission::{
+        Admission, AdmissionContent, Answer, OpenAdmission, Permit, PolicyRecord, Question, RefusalContent, Reserve,
+        Snapshot, SnapshotError,
+    },
+    detect::Scanner,
+    domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
+    limits::{LocalQuotas, Quota},
+    policy::DEFAULT_RULE,
+    providers::Providers,
+    telemetry::Metrics,
+    usage::{Price, Prices},
+};
+use call::placeholder as call_placeholder;
+use exchange::Judgement;
+
+/// The page of steps: which of the registry's this build has, and what each is bound to.
+const STEPS: [(&str, Run); 13] = [
+    ("validate_input", Run::Before(before::gates::validate_input)),
+    ("rate_limit", Run::Before(before::gates::rate_limit)),
+    ("detect_pii", Run::Before(before::detectors::detect)),
+    ("detect_secrets", Run::Before(before::detectors::detect)),
+    ("detect_unicode", Run::Before(before::detectors::detect)),
+    ("classify_data", Run::Before(before::detectors::classify_data)),
+    ("detect_injection", Run::Before(before::detectors::detect)),
+    ("filter_tools", Run::Before(before::tools::filter_tools)),
+    ("call_llm", Run::InCall),
+    ("call_tool", Run::InCall),
+    ("tool_permissions", Run::OnAnswer),
+    ("scan_output", Run::OnAnswer),
+    ("cost_tracking", Run::OnAnswer),
+];
+
+/// Whether this build has a step.
+pub fn has_step(id: &str) -> bool {
+    binding(id).is_some()
+}
+
+fn binding(id: &str) -> Option<Run> {
+    STEPS.iter().find(|(step, _)| *step == id).map(|(_, run)| *run)
+}
+
+/// Numbers that the pipeline goes by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Work that scanning one prompt may take, in bytes looked at.
+    pub scan_budget: u64,
+    /// Bodies larger than this are decided off the async threads.
+    pub offload_bytes: usize,
+    /// Answer tokens reserved where the request names no bound.
+    pub default_max_tokens: u64,
+    /// Largest answer that is collected.
+    pub max_answer_bytes: usize,
+    /// A silent stream is kept open with a comment after so long.
+    pub heartbeat: Duration,
+    /// Where callers find us, for links.
+    pub public_url: String,
+}
+
+/// What steps may use.
+pub struct Services {
+    /// Snapshots, the record, provider keys.
+    pub admission: Admission,
+    /// All detectors.
+    pub scanner: Scanner,
+    /// Quotas by agent.
+    pub quotas: LocalQuotas<AgentId>,
+    /// Providers.
+    pub providers: Providers,
+    /// Prices.
+    pub prices: Prices,
+    /// Numbers for operators.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Settings.
+    pub settings: Settings,
+    /// Cancelled when streams have to end.
+    pub halt: tokio_util::sync::CancellationToken,
+}
+
+/// What becomes of a request.
+pub enum Outcome {
+    /// A whole answer.
+    Whole(WholeAnswer),
+    /// An answer that is streamed.
+    Stream(Box<GovernedStream>, AnswerHead),
+    /// A decision against it, recorded.
+    Refused(Box<Refused>, AnswerHead),
+    /// No decision, or no answer.
+    Failed(Failure, AnswerHead),
+    /// The key is not valid any more.
+    Unauthorized,
+}
+
+/// A whole answer.
+pub struct WholeAnswer {
+    /// The provider's status.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+    /// Headers and names.
+    pub head: AnswerHead,
+}
+
+/// What stands beside any answer.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerHead {
+    /// Names and links for the body and headers.
+    pub links: Links,
+    /// Headers of the provider that a caller may see.
+    pub headers: HeaderMap,
+    /// What the rate limit said.
+    pub quota: Option<Quota>,
+}
+
+/// The ids that clients read from answers, chunks and refusals.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[expect(missing_docs, reason = "the names are those of the published client; see README, wire")]
+pub struct Links {
+    pub session_id: String,
+    pub task_id: String,
+    pub agent_uuid: String,
+    pub pipeline_uuid: String,
+    pub audit_url: String,
+}
+
+/// The pipeline.
+#[derive(Clone)]
+pub struct Pipeline {
+    services: Arc<Services>,
+}
+
+impl Pipeline {
+    /// Over its services.
+    pub fn new(services: Services) -> Self {
+        Self { services: Arc::new(services) }
+    }
+
+    /// Its services, for the door.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Decides, records, calls, answers.
+    pub async fn handle(&self, mut exchange: Exchange, mut snapshot: Arc<Snapshot>) -> Outcome {
+        let deadline = Instant::now() + self.services.admission.deadline;
+        let mut question: Option<Question> = None;
+        let mut room = None;
+        loop {
+            let began = std::time::Instant::now();
+            let judged;
+            (judged, exchange) = self.decide(exchange, &snapshot, room).await;
+            let judgement = match judged {
+                Ok(Some(judgement)) => judgement,
+                Ok(None) => return Outcome::Unauthorized,
+                Err(error) => return undecided(&error, &exchange),
+            };
+            self.services.metrics.decision.observe(began.elapsed().as_secs_f64());
+            let asked = match self.ask(&mut exchange, &judgement, question.take(), deadline).await {
+                Ok(asked) => asked,
+                Err(failure) => return Outcome::Failed(failure, head(&exchange, None)),
+            };
+            match asked {
+                Asked::Admitted(open, permit) => {
+                    self.services.metrics.admission.observe(began.elapsed().as_secs_f64());
+                    return call::call(&self.services, exchange, judgement, open, permit).await;
+                }
+                Asked::Refused(refused, id) => {
+                    self.services.metrics.count_refusal(&refused.refusal.blocked_by);
+                    return Outcome::Refused(refused, head(&exchange, id.as_deref()));
+                }
+                Asked::Short(asking, left) => (question, room) = (Some(asking), Some(left)),
+                Asked::Stale(asking) => {
+                    question = Some(asking);
+                    // The room that was left is another configuration's.
+                    room = None;
+                    match self.newer(&exchange, deadline).await {
+                        Ok(newer) => snapshot = newer,
+                        Err(outcome) => return outcome,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides under one snapshot; `None`: its keys do not know this one. Large bodies leave the async threads.
+    async fn decide(
+        &self,
+        mut exchange: Exchange,
+        snapshot: &Arc<Snapshot>,
+        room: Option<NanoUsd>,
+    ) -> (Result<Option<Judgement>, SnapshotError>, Exchange) {
+        let services = Arc::clone(&self.services);
+        let snapshot = Arc::clone(snapshot);
+        let offload = exchange.scan.is_none() && exchange.request.body.len() > services.settings.offload_bytes;
+        let names = exchange.caller.clone();
+        let work = move || {
+            let now = services.clock.now();
+            let Some((_, agent)) = snapshot.key(&names.key_hash, now) else { return (Ok(None), exchange) };
+            let judged = runner::decide(&services, &mut exchange, &snapshot, agent, room);
+            (judged.map(Some), exchange)
+        };
+        if offload { tokio::task::block_in_place(work) } else { work() }
+    }
+
+    /// The snapshot after the one that was found stale.
+    async fn newer(&self, exchange: &Exchange, deadline: Instant) -> Result<Arc<Snapshot>, Outcome> {
+        let failed = |failure| Outcome::Failed(failure, head(exchange, None));
+        if Instant::now() >= deadline {
+            let words = "the configuration changes faster than the request could be decided; ask again";
+            return Err(failed(Failure::unavailable("configuration_changing", words)));
+        }
+        let loaded = self.services.admission.snapshots.refresh_if_newer(&exchange.caller.org);
+        match tokio::time::timeout_at(deadline, loaded).await {
+            Ok(Ok(Some(snapshot))) => Ok(snapshot),
+            Ok(Ok(None)) => Err(Outcome::Unauthorized),
+            Ok(Err(error)) => Err(undecided(&error, exchange)),
+            Err(_) => {
+                Err(failed(Failure::unavailable("configuration_loading", "the newer configuration is still loading")))
+            }
+        }
+    }
+
+    /// Puts the decision on record and waits until it is.
+    async fn ask(
+        &self,
+        exchange: &mut Exchange,
+        judgement: &Judgement,
+        question: Option<Question>,
+        deadline: Instant,
+    ) -> Result<Asked, Failure> {
+        let admission = &self.services.admission;
+        if let Some(refusal) = &judgement.refusal
+            && let RefusalKind::RateLimited { .. } = refusal.kind
+        {
+            admission.aggregates.count_limited(&exchange.caller.org, &exchange.caller.agent);
+            return Ok(Asked::Refused(Box::new(refused(refusal.clone(), judgement)), None));
+        }
+        let unwritten = |_| Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted");
+        let question = match question {
+            Some(question) => question,
+            None => admission.outbox.question(&exchange.caller.org).map_err(unwritten)?,
+        };
+        let id = format!("{}-{}", question.id().boot, question.id().counter);
+        let permit = Permit::from_now(Arc::clone(&self.services.clock), admission.permit);
+        let stamp = judgement.snapshot.stamp;
+        let answer = match &judgement.refusal {
+            Some(refusal) => admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal)),
+            None => {
+                let (limit, window) = judgement.snapshot.budget();
+                let amount = self.worst_case(exchange, limit.is_some());
+                let reserve = Reserve { amount, limit, window };
+                let content = self.admission_content(exchange, judgement, amount);
+                admission.outbox.ask_admission(question, stamp, &content, reserve)
+            }
+        };
+        let answer = answer.map_err(unwritten)?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(Answer::Admitted(open))) => Ok(Asked::Admitted(open, permit)),
+            Ok(Ok(Answer::Recorded)) => match &judgement.refusal {
+                Some(refusal) => Ok(Asked::Refused(Box::new(refused(refusal.clone(), judgement)), Some(id))),
+                None => Err(Failure::new(500, "internal", "an admission was answered as a refusal")),
+            },
+            Ok(Ok(Answer::Stale(question))) => Ok(Asked::Stale(question)),
+            Ok(Ok(Answer::Short { question, room })) => Ok(Asked::Short(question, room)),
+            Ok(Ok(Answer::Unavailable) | Err(_)) => {
+                Err(Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted"))
+            }
+            Err(_) => Err(Failure::unavailable("record_slow", "the record was not written in time, so nothing is admitted")),
+        }
+    }
+
+    /// The most that the call can cost. Without a limit nothing is short, so an answer without a bound is held at a
+    /// length that no model reaches.
+    fn worst_case(&self, exchange: &Exchange, limited: bool) -> NanoUsd {
+        const UNBOUNDED: u64 = 1_000_000;
+        let request = &exchange.request;
+        let default = if limited { self.services.settings.default_max_tokens } else { UNBOUNDED };
+        let most = request.max_tokens.unwrap_or(default);
+        let price: Price = self.services.prices.of(&request.model);
+        price.worst_case(request.body.len() as u64, most, request.choices)
+    }
+
+    fn admission_content<'a>(
+        &'a self,
+        exchange: &'a Exchange,
+        judgement: &'a Judgement,
+        reserved_nano: NanoUsd,
+    ) -> AdmissionContent<'a> {
+        let (provider, _) = self.services.providers.of(&exchange.request.model);
+        let credential = judgement.snapshot.config.credential(provider.name());
+        AdmissionContent {
+            agent: exchange.caller.agent.as_str(),
+            body_bytes: exchange.request.body.len() as u64,
+            body_digest: exchange.body_digest,
+            classification: judgement.classification,
+            coverage: exchange.coverage(),
+            credential: credential.map(|credential| credential.credential_id.as_str()),
+            detections: &judgement.detections,
+            flags_ignored: &judgement.flags.ignored,
+            key: exchange.caller.key.as_str(),
+            missing: &judgement.view.plan.missing,
+            mode: mode_word(judgement),
+            model: &exchange.request.model,
+            policy: policy_record(judgement),
+            project: exchange.caller.project.as_str(),
+            provider: provider.name(),
+            request: &exchange.names.request,
+            reserved_nano,
+            session: &exchange.names.session,
+            stream: exchange.request.stream,
+            task: &exchange.names.task,
+        }
+    }
+}
+
+/// What the record answered.
+enum Asked {
+    Admitted(OpenAdmission, Permit),
+    Refused(Box<Refused>, Option<String>),
+    Stale(Question),
+    Short(Question, NanoUsd),
+}
+
+fn refused(refusal: Refusal, judgement: &Judgement) -> Refused {
+    Refused { refusal, classification: judgement.classification }
+}
+
+fn refusal_content<'a>(exchange: &'a Exchange, judgement: &'a Judgement, refusal: &'a Refusal) -> RefusalContent<'a> {
+    let mut policy = policy_record(judgement);
+    if let Some(rule) = &refusal.rule {
+        policy = PolicyRecord { outcome: "block", rule };
+    }
+    RefusalContent {
+        agent: exchange.caller.agent.as_str(),
+        blocked_by: &refusal.blocked_by,
+        body_bytes: exchange.request.body.len() as u64,
+        body_digest: exchange.body_digest,
+        classification: judgement.classification,
+        coverage: exchange.coverage(),
+        detections: &judgement.detections,
+        flags_ignored: &judgement.flags.ignored,
+        key: exchange.caller.key.as_str(),
+        missing: &judgement.view.plan.missing,
+        model: &exchange.request.model,
+        policy,
+        project: exchange.caller.project.as_str(),
+        reason: &refusal.reason,
+        request: &exchange.names.request,
+        session: &exchange.names.session,
+        status: refusal.status(),
+        task: &exchange.names.task,
+    }
+}
+
+fn policy_record(judgement: &Judgement) -> PolicyRecord<'_> {
+    match &judgement.decision {
+        Some(decision) if decision.is_block() => PolicyRecord { outcome: "block", rule: &decision.rule },
+        Some(decision) => PolicyRecord { outcome: "allow", rule: &decision.rule },
+        None => PolicyRecord { outcome: "allow", rule: DEFAULT_RULE },
+    }
+}
+
+fn mode_word(judgement: &Judgement) -> &'static str {
+    use crate::domain::plan::flags::Mode;
+    match judgement.flags.effective.mode {
+        Mode::Observe => "observe",
+        Mode::Warn => "warn",
+        Mode::Enforce => "enforce",
+        Mode::Lockdown => "lockdown",
+    }
+}
+
+/// No decision could be made: the organization's configuration is not usable, or not there.
+fn undecided(error: &SnapshotError, exchange: &Exchange) -> Outcome {
+    tracing::error!(org.id = %exchange.caller.org, error = error as &dyn std::error::Error, "a request could not be decided");
+    let failure = match error {
+        SnapshotError::Tampered { .. } => Failure::unavailable("configuration_tampered", error.to_string()),
+        SnapshotError::Compile(_) | SnapshotError::Tenants(_) => {
+            Failure::new(403, "policy_error", "the agent's policy cannot be evaluated, so nothing is allowed")
+        }
+        SnapshotError::Missing => return Outcome::Unauthorized,
+        SnapshotError::Storage(_) => Failure::unavailable("database_unavailable", "the configuration cannot be read now"),
+    };
+    Outcome::Failed(failure, head(exchange, None))
+}
+
+/// Names and links; `decision` is the record's id.
+fn head(exchange: &Exchange, decision: Option<&str>) -> AnswerHead {
+    let links = Links {
+        session_id: exchange.names.session.clone(),
+        task_id: exchange.names.task.clone(),
+        agent_uuid: exchange.caller.agent.as_str().to_owned(),
+        pipeline_uuid: decision.unwrap_or_default().to_owned(),
+        audit_url: decision.map(|id| format!("/api/audit/event/{id}")).unwrap_or_default(),
+    };
+    AnswerHead { links, headers: HeaderMap::new(), quota: exchange.quota }
+}
+
+/// Whether every bound step stands in the registry; compared by a test.
+pub fn bound_steps() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|(id, _)| *id).filter(|id| steps::get(id).is_some())
+}
+
+#[cfg(test)]
+mod tests;

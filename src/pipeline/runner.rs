@@ -1,0 +1,168 @@
+//! One decision: the steps before the call, then the conditional rules.
+//!
+//! Owns the order, ceilings, fail modes, actions and modes; steps only report. Pure computation, so that it can be made
+//! again under a newer snapshot, and moved off the async threads for a large body.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    Services,
+    exchange::{Exchange, Judgement},
+    refusal::{Refusal, RefusalKind},
+    step::{Run, StepReport, Verdict},
+};
+use crate::{
+    admission::{Snapshot, SnapshotError},
+    domain::{
+        detection::Action,
+        money::NanoUsd,
+        plan::{PlannedStep, flags::Mode},
+        steps::FailMode,
+    },
+    policy::Signals,
+    tenants::{Agent, AgentStatus},
+};
+
+/// The longest that one step may take.
+const CEILING: Duration = Duration::from_secs(30);
+
+/// Decides an exchange under a snapshot. `room`: the budget was found to have only so much.
+pub(super) fn decide(
+    services: &Services,
+    exchange: &mut Exchange,
+    snapshot: &Arc<Snapshot>,
+    agent: &Agent,
+    room: Option<NanoUsd>,
+) -> Result<Judgement, SnapshotError> {
+    let view = snapshot.view(agent)?;
+    let unlocked: BTreeSet<String> = snapshot.config.organization.unlocked_flags.iter().cloned().collect();
+    let flags = exchange.flags.apply(&view.plan, &unlocked);
+    let mut judgement = Judgement::new(Arc::clone(snapshot), Arc::clone(&view), flags);
+    if agent.status == AgentStatus::Suspended {
+        judgement.refusal = Some(Refusal::by_step("agent_status", "the agent is suspended"));
+        return Ok(judgement);
+    }
+    for step in &view.plan.steps {
+        if let Some(Run::Before(run)) = super::binding(step.spec.id) {
+            one(services, step, run, exchange, &mut judgement);
+            if judgement.refusal.is_some() {
+                return Ok(judgement);
+            }
+        }
+    }
+    guardrails(exchange, &mut judgement);
+    if judgement.refusal.is_none()
+        && let Some(room) = room
+    {
+        judgement.refusal = Some(short(room));
+    }
+    Ok(judgement)
+}
+
+type BeforeStep =
+    fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, super::step::StepError>;
+
+/// Runs one step and applies what it says.
+fn one(
+    services: &Services,
+    step: &PlannedStep,
+    run: BeforeStep,
+    exchange: &mut Exchange,
+    judgement: &mut Judgement,
+) {
+    let span = tracing::debug_span!("pipeline.step", step = step.spec.id);
+    let _in_span = span.enter();
+    let began = Instant::now();
+    judgement.strongest = None;
+    let verdict = run(services, step, exchange, judgement);
+    let took = began.elapsed();
+    services.metrics.observe_step(step.spec, took);
+    let id = step.spec.id;
+    let found = match verdict {
+        Ok(Verdict::Pass) => None,
+        Ok(Verdict::Detected(message)) => Some((detected(step, judgement), message)),
+        Ok(Verdict::Refuse(refusal)) => {
+            let message = refusal.reason.clone();
+            judgement.refusal = Some(*refusal);
+            Some((Action::Block, message))
+        }
+        Err(error) if step.spec.fail_mode() == FailMode::Open => Some((Action::Log, error.to_string())),
+        Err(error) => {
+            tracing::error!(step = id, error = &error as &dyn std::error::Error, "a step failed: the request is refused");
+            judgement.refusal = Some(Refusal::by_step(id, format!("the step `{id}` could not do its work")));
+            Some((Action::Block, error.to_string()))
+        }
+    };
+    if took > CEILING && judgement.refusal.is_none() && step.spec.fail_mode() == FailMode::Closed {
+        judgement.refusal = Some(Refusal::by_step(id, format!("the step `{id}` took longer than {CEILING:?}")));
+    }
+    if judgement.refusal.is_none()
+        && let Some((Action::Block, message)) = &found
+    {
+        judgement.refusal = Some(Refusal::by_step(id, message.clone()));
+    }
+    judgement.reports.push(StepReport::new(id, found, took));
+}
+
+/// What is done about what a step found: the strongest action that it recorded, or its own if it keeps no findings.
+fn detected(step: &PlannedStep, judgement: &Judgement) -> Action {
+    match judgement.strongest {
+        Some(action) => action,
+        None if judgement.flags.effective.mode == Mode::Lockdown => judgement.flags.effective.action(step),
+        None => Action::Log,
+    }
+}
+
+/// The conditional rules, once the detections are known.
+fn guardrails(exchange: &Exchange, judgement: &mut Judgement) {
+    let decision = judgement.view.policy.decide(&signals(exchange, judgement));
+    if decision.is_block() {
+        judgement.refusal = Some(Refusal {
+            blocked_by: Cow::Borrowed("policy"),
+            rule: Some(Arc::clone(&decision.rule)),
+            reason: decision.reason.to_string(),
+            kind: RefusalKind::Policy,
+            details: json!({ "rule": &*decision.rule, "policy_version": decision.policy_version }),
+        });
+    }
+    judgement.decision = Some(decision);
+}
+
+/// What rules may look at.
+pub(super) fn signals<'a>(exchange: &'a Exchange, judgement: &'a Judgement) -> Signals<'a> {
+    let request = &exchange.request;
+    let config = &judgement.snapshot.config;
+    let agent = config.agents.get(&exchange.caller.agent);
+    let mut categories: Vec<&str> = judgement.detections.iter().map(|detection| detection.category).collect();
+    categories.sort_unstable();
+    categories.dedup();
+    let kept = request.tools.iter().enumerate().filter(|(place, _)| !judgement.dropped_tools.contains(place));
+    Signals {
+        model: &request.model,
+        provider: None,
+        stream: request.stream,
+        tools: kept.map(|(_, tool)| tool.name.as_str()).collect(),
+        messages: request.messages as u64,
+        bytes: request.body.len() as u64,
+        max_tokens: request.max_tokens,
+        classification: judgement.classification,
+        categories,
+        detections: judgement.detections.len() as u64,
+        agent_id: exchange.caller.agent.as_str(),
+        framework: agent.map(|agent| agent.framework.as_str()).filter(|framework| !framework.is_empty()),
+        project_id: Some(exchange.caller.project.as_str()),
+    }
+}
+
+/// The organization's budget has too little room for this call.
+fn short(room: NanoUsd) -> Refusal {
+    let reason = format!("the organization's budget has {room} left, which is less than this call may cost");
+    Refusal { details: json!({ "remaining_usd": room.dollars() }), ..Refusal::by_step("budget", reason) }
+}

@@ -1,0 +1,518 @@
+//! A streamed answer: events as they come, governed.
+//!
+//! Owns the stream's life: what is forwarded untouched, what is added to its first chunk, what is held, how it ends. Where
+//! nothing may still change, an event is released in the poll that received it, as the bytes that came. A plan that may
+//! redact or refuse the answer holds it whole, with heartbeats; a tool call under `tool_permissions` is held from its
+//! first fragment. It ends normally only if the provider said so: anything else is an error frame and then an aborted
+//! connection, since a clean end would be taken for a whole answer. Dropping it cancels the call and completes it.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::Frame;
+use serde_json::json;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{
+    Links, Services,
+    after::output,
+    call::failure,
+    live::{Live, Rules},
+    refusal::{Failure, Refusal},
+};
+use crate::{
+    domain::json::{Edits, escape_into, line_safe},
+    providers::{
+        UpstreamBody,
+        openai::{ChatChunk, DeltaChannel, ToolCall},
+        sse::{Event, Splitter},
+    },
+};
+
+/// Most bytes of answer text that are kept to be scanned at the end; beyond them text is uncovered.
+const MOST_TEXT: usize = 4 << 20;
+
+/// The connection to the caller is to be cut: the error frame has been sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream ended in an error")]
+pub struct StreamAborted;
+
+/// One text of the answer, as far as it has come.
+struct Text {
+    choice: u64,
+    channel: DeltaChannel,
+    text: String,
+}
+
+/// How far the stream is.
+enum State {
+    Running,
+    /// What is queued is the last; `clean` says whether the connection ends normally.
+    Ending {
+        clean: bool,
+    },
+}
+
+/// A governed stream; an HTTP body.
+pub struct GovernedStream {
+    services: Arc<Services>,
+    upstream: Option<UpstreamBody>,
+    splitter: Splitter,
+    live: Option<Live>,
+    rules: Rules,
+    state: State,
+    out: VecDeque<Bytes>,
+    /// Events that may not be released yet.
+    held: Vec<Event>,
+    held_bytes: usize,
+    holding: bool,
+    /// Members for the first chunk.
+    first: Option<Vec<(&'static str, Vec<u8>)>>,
+    texts: Vec<Text>,
+    text_bytes: usize,
+    unseen_bytes: u64,
+    include_usage: bool,
+    saw_done: bool,
+    released: bool,
+    heartbeat: Duration,
+    beat: Pin<Box<Sleep>>,
+    halt: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl GovernedStream {
+    pub(super) fn new(
+        services: &Arc<Services>,
+        upstream: UpstreamBody,
+        live: Live,
+        rules: Rules,
+        links: Links,
+    ) -> Self {
+        let heartbeat = services.settings.heartbeat;
+        let holding = output::must_hold(&rules);
+        Self {
+            services: Arc::clone(services),
+            upstream: Some(upstream),
+            splitter: Splitter::default(),
+            live: Some(live),
+            include_usage: rules.exchange.request.include_usage,
+            rules,
+            state: State::Running,
+            out: VecDeque::new(),
+            held: Vec::new(),
+            held_bytes: 0,
+            holding,
+            first: Some(first_members(links, holding)),
+            texts: Vec::new(),
+            text_bytes: 0,
+            unseen_bytes: 0,
+            saw_done: false,
+            released: false,
+            heartbeat,
+            beat: Box::pin(tokio::time::sleep(heartbeat)),
+            halt: Box::pin(services.halt.clone().cancelled_owned()),
+        }
+    }
+
+    /// Waits for the first bytes, or until the caller has to be kept waiting with a comment. An error until then is an
+    /// ordinary answer, since nothing was forwarded.
+    pub(super) async fn prime(&mut self) -> Result<(), Failure> {
+        std::future::poll_fn(|cx| {
+            loop {
+                if !self.out.is_empty() || matches!(self.state, State::Ending { .. }) {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.poll_upstream(cx) {
+                    Poll::Pending if self.beat.as_mut().poll(cx).is_ready() => {
+                        self.keep_alive();
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes one piece from the provider and works on the events in it. `Err` only while nothing was released.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
+        let result = match upstream.poll_piece(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(piece))) => {
+                self.splitter.push(piece);
+                self.events()
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let failure = failure(&error);
+                Err(Stop::cut("provider_cut", failure))
+            }
+            Poll::Ready(None) => self.end(),
+        };
+        Poll::Ready(match result {
+            Ok(()) => Ok(()),
+            Err(stop) => self.stop(stop),
+        })
+    }
+
+    fn events(&mut self) -> Result<(), Stop> {
+        while let Some(event) = self.splitter.next_event() {
+            let event = event.map_err(|error| {
+                Stop::cut("provider_cut", Failure::new(502, "provider_event_too_long", error.to_string()))
+            })?;
+            self.event(event)?;
+        }
+        Ok(())
+    }
+
+    /// One event of the provider.
+    fn event(&mut self, event: Event) -> Result<(), Stop> {
+        if self.saw_done {
+            // Whatever follows the end is not part of the answer.
+            return Ok(());
+        }
+        if event.is_comment_only {
+            self.release(event.raw);
+            return Ok(());
+        }
+        if event.data.as_ref() == b"[DONE]" {
+            self.saw_done = true;
+            return self.finish(event);
+        }
+        let chunk = ChatChunk::read(event.data.clone()).map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an event of a stream is not JSON");
+            Stop::cut("provider_cut", Failure::new(502, "provider_malformed", "the provider sent a malformed event"))
+        })?;
+        if let Some(error) = chunk.error() {
+            let message = error.get("message").and_then(|m| m.as_str()).unwrap_or(Cow::Borrowed("unknown"));
+            tracing::warn!(bytes = message.len(), "the provider sent an error inside its stream");
+            let words = "the provider reported an error inside its stream";
+            return Err(Stop::cut("provider_error", Failure::new(502, "provider_error", words)));
+        }
+        if let (Some(usage), Some(live)) = (chunk.usage(), &mut self.live) {
+            live.usage = Some(usage);
+        }
+        if chunk.is_usage_only() && !self.include_usage {
+            return Ok(());
+        }
+        let tools = self.collect(&chunk);
+        if tools && !self.holding && self.rules.judgement.view.plan.step("tool_permissions").is_some() {
+            self.holding = true;
+        }
+        if self.holding {
+            return self.hold(event);
+        }
+        let raw = self.dressed(&event, &chunk, Edits::default());
+        self.release(raw);
+        Ok(())
+    }
+
+    /// Gathers the chunk's texts; answers whether a tool call speaks in it.
+    fn collect(&mut self, chunk: &ChatChunk) -> bool {
+        let (texts, total, unseen) = (&mut self.texts, &mut self.text_bytes, &mut self.unseen_bytes);
+        let mut tools = false;
+        let mut came = 0;
+        chunk.deltas(|delta| {
+            tools |= matches!(delta.channel, DeltaChannel::ToolName(_) | DeltaChannel::ToolArguments(_));
+            came += delta.text.len() as u64;
+            if *total + delta.text.len() > MOST_TEXT {
+                *unseen += delta.text.len() as u64;
+                return;
+            }
+            *total += delta.text.len();
+            let known = texts.iter_mut().find(|t| t.choice == delta.choice && t.channel == delta.channel);
+            match known {
+                Some(known) => known.text.push_str(&delta.text),
+                None => texts.push(Text {
+                    choice: delta.choice,
+                    channel: delta.channel,
+                    text: delta.text.into_owned(),
+                }),
+            }
+        });
+        if let Some(live) = &mut self.live {
+            live.answer_bytes += came;
+        }
+        tools
+    }
+
+    fn hold(&mut self, event: Event) -> Result<(), Stop> {
+        self.held_bytes += event.raw.len();
+        if self.held_bytes > self.services.settings.max_answer_bytes {
+            let words = "the answer is larger than can be held for inspection";
+            return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
+        }
+        self.held.push(event);
+        Ok(())
+    }
+
+    /// The event's bytes: as they came, or with edits, the first chunk's ids, and line separators escaped.
+    fn dressed(&mut self, event: &Event, chunk: &ChatChunk, mut edits: Edits) -> Bytes {
+        if let Some(members) = self.first.take() {
+            for (key, raw) in members {
+                edits.insert_member(chunk.root(), key, &raw);
+            }
+        }
+        if edits.is_empty() && line_safe(&event.data).is_none() {
+            return event.raw.clone();
+        }
+        let data = if edits.is_empty() { event.data.to_vec() } else { edits.apply(&event.data) };
+        let data = line_safe(&data).unwrap_or(data);
+        with_data(event, &data)
+    }
+
+    fn release(&mut self, bytes: Bytes) {
+        if let Some(live) = &mut self.live {
+            live.bytes_released += bytes.len() as u64;
+        }
+        self.released = true;
+        self.out.push_back(bytes);
+    }
+
+    fn keep_alive(&mut self) {
+        self.released = true;
+        self.out.push_back(Bytes::from_static(b": keepalive\n\n"));
+        self.beat.as_mut().reset(Instant::now() + self.heartbeat);
+    }
+
+    /// The provider said that it is done: the answer's steps speak, what was held is released, the call is complete.
+    fn finish(&mut self, done: Event) -> Result<(), Stop> {
+        let replaced = self.inspect()?;
+        let held = std::mem::take(&mut self.held);
+        let mut given: Vec<bool> = vec![false; self.texts.len()];
+        for event in held {
+            let Ok(chunk) = ChatChunk::read(event.data.clone()) else { continue };
+            let edits = self.redacted(&chunk, &replaced, &mut given);
+            let raw = self.dressed(&event, &chunk, edits);
+            self.release(raw);
+        }
+        self.release(done.raw);
+        self.complete("completed", true);
+        Ok(())
+    }
+
+    /// Runs the answer's steps over everything that came; answers the texts that are to be given differently.
+    fn inspect(&mut self) -> Result<Vec<(usize, String)>, Stop> {
+        let Some(live) = &mut self.live else { return Ok(Vec::new()) };
+        let texts: Vec<(usize, Cow<'_, str>)> =
+            self.texts.iter().enumerate().map(|(i, t)| (i, Cow::Borrowed(t.text.as_str()))).collect();
+        let places: Vec<String> = self.texts.iter().map(place).collect();
+        let name = |i: usize| places.get(i).cloned().unwrap_or_default();
+        let mut found = output::scan(&self.services, &mut self.rules, live, &texts, name);
+        if let Some(coverage) = &mut live.coverage {
+            coverage.uncovered += self.unseen_bytes;
+        }
+        if found.refusal.is_none() {
+            let calls = tool_calls(&self.texts);
+            found.refusal = output::refused_tool(&self.services, &mut self.rules, &calls);
+        }
+        output::track_cost(&self.services, &mut self.rules, live);
+        match found.refusal {
+            // What was released before may not have been held back: then the record says so, and nothing more follows.
+            Some(refusal) => Err(Stop::Refused(refusal)),
+            None => Ok(found.replaced),
+        }
+    }
+
+    /// Edits that put a redacted text into the first fragment of its channel and empty the others.
+    fn redacted(&self, chunk: &ChatChunk, replaced: &[(usize, String)], given: &mut [bool]) -> Edits {
+        let mut edits = Edits::default();
+        if replaced.is_empty() {
+            return edits;
+        }
+        chunk.deltas(|delta| {
+            let at = self.texts.iter().position(|t| t.choice == delta.choice && t.channel == delta.channel);
+            let Some((at, (_, text))) = at.and_then(|at| Some((at, replaced.iter().find(|(i, _)| *i == at)?))) else {
+                return;
+            };
+            let first = given.get_mut(at).is_some_and(|given| !std::mem::replace(given, true));
+            let mut quoted = Vec::new();
+            escape_into(&mut quoted, if first { text } else { "" });
+            edits.replace(delta.span, quoted);
+        });
+        for choice in chunk.root().get("choices").into_iter().flat_map(crate::domain::json::Value::items) {
+            edits.remove_member(choice, "logprobs");
+        }
+        edits
+    }
+
+    /// The provider's connection ended.
+    fn end(&mut self) -> Result<(), Stop> {
+        while let Some(event) = self.splitter.finish() {
+            let Ok(event) = event else { break };
+            self.event(event)?;
+        }
+        if self.saw_done {
+            return Ok(());
+        }
+        let words = "the provider's stream ended before it was complete";
+        Err(Stop::cut("provider_cut", Failure::new(502, "provider_stream_cut", words)))
+    }
+
+    /// Ends the stream early: an ordinary error while nothing was released, else an error frame and an aborted connection.
+    fn stop(&mut self, stop: Stop) -> Result<(), Failure> {
+        self.held.clear();
+        let (outcome, body, failure) = match stop {
+            Stop::Cut { outcome, failure } => {
+                if let Some(live) = &mut self.live {
+                    live.fails(outcome, failure.code);
+                }
+                let error = json!({"error": {"message": failure.message, "type": "upstream_error", "code": failure.code, "param": null}});
+                (outcome, error, failure)
+            }
+            Stop::Refused(refusal) => {
+                if let Some(live) = &mut self.live {
+                    live.fails("refused", refusal.reason.clone());
+                    live.count_refusal(&refusal.blocked_by);
+                }
+                let error = json!({
+                    "error": {"message": refusal.reason, "type": "policy_block", "code": "policy_block", "param": null},
+                    "decision": "policy_block", "blocked_by": refusal.blocked_by, "reason": refusal.reason,
+                });
+                ("refused", error, Failure::new(403, "policy_block", refusal.reason))
+            }
+        };
+        if !self.released && outcome != "refused" {
+            self.upstream = None;
+            self.live = None;
+            return Err(failure);
+        }
+        // The frame is one line: JSON from serde has no raw line separators that matter once they are escaped.
+        let body = body.to_string().into_bytes();
+        let body = line_safe(&body).unwrap_or(body);
+        self.out.push_back(Bytes::from([b"data: ", &body[..], b"\n\n"].concat()));
+        self.complete(outcome, false);
+        Ok(())
+    }
+
+    /// Completes the call; dropping what is under way does the rest.
+    fn complete(&mut self, outcome: &'static str, clean: bool) {
+        self.upstream = None;
+        if let Some(mut live) = self.live.take() {
+            live.ends(outcome);
+        }
+        self.state = State::Ending { clean };
+    }
+}
+
+impl http_body::Body for GovernedStream {
+    type Data = Bytes;
+    type Error = StreamAborted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(bytes) = this.out.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            match this.state {
+                State::Ending { clean: true } => return Poll::Ready(None),
+                State::Ending { clean: false } => return Poll::Ready(Some(Err(StreamAborted))),
+                State::Running => {}
+            }
+            match this.poll_upstream(cx) {
+                Poll::Ready(Ok(())) => {
+                    this.beat.as_mut().reset(Instant::now() + this.heartbeat);
+                }
+                // After the first byte every stop is a frame, so this ends a stream that released nothing.
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(StreamAborted))),
+                Poll::Pending if this.beat.as_mut().poll(cx).is_ready() => this.keep_alive(),
+                Poll::Pending if this.halt.as_mut().poll(cx).is_ready() => {
+                    let words = "the gateway is shutting down; ask again";
+                    let stop = Stop::cut("shutdown", Failure::new(503, "shutting_down", words));
+                    this.released = true;
+                    if this.stop(stop).is_err() {
+                        return Poll::Ready(Some(Err(StreamAborted)));
+                    }
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Why a stream ends early.
+enum Stop {
+    Cut { outcome: &'static str, failure: Failure },
+    Refused(Refusal),
+}
+
+impl Stop {
+    fn cut(outcome: &'static str, failure: Failure) -> Self {
+        Self::Cut { outcome, failure }
+    }
+}
+
+/// The ids that clients read from the top level of the first chunk.
+fn first_members(links: Links, holding: bool) -> Vec<(&'static str, Vec<u8>)> {
+    let quoted = |text: &str| {
+        let mut out = Vec::with_capacity(text.len() + 2);
+        escape_into(&mut out, text);
+        out
+    };
+    let object = json!({ "held": holding, "blocked": false });
+    vec![
+        ("session_id", quoted(&links.session_id)),
+        ("task_id", quoted(&links.task_id)),
+        ("agent_uuid", quoted(&links.agent_uuid)),
+        ("pipeline_uuid", quoted(&links.pipeline_uuid)),
+        ("audit_url", quoted(&links.audit_url)),
+        ("tappass", object.to_string().into_bytes()),
+    ]
+}
+
+/// Where a text of a stream stands, in the words of a whole answer.
+fn place(text: &Text) -> String {
+    let choice = text.choice;
+    match text.channel {
+        DeltaChannel::Content => format!("choices[{choice}].message.content"),
+        DeltaChannel::Refusal => format!("choices[{choice}].message.refusal"),
+        DeltaChannel::Reasoning => format!("choices[{choice}].message.reasoning_content"),
+        DeltaChannel::ToolName(i) => format!("choices[{choice}].message.tool_calls[{i}].function.name"),
+        DeltaChannel::ToolArguments(i) => format!("choices[{choice}].message.tool_calls[{i}].function.arguments"),
+    }
+}
+
+/// Tool calls put together from their fragments.
+fn tool_calls(texts: &[Text]) -> Vec<ToolCall> {
+    let names = texts.iter().filter_map(|text| match text.channel {
+        DeltaChannel::ToolName(index) => Some((text.choice, index, &text.text)),
+        _ => None,
+    });
+    names
+        .map(|(choice, index, name)| {
+            let own = |t: &&Text| t.choice == choice && t.channel == DeltaChannel::ToolArguments(index);
+            let arguments = texts.iter().find(own).map(|t| t.text.clone()).unwrap_or_default();
+            ToolCall { name: name.clone(), arguments }
+        })
+        .collect()
+}
+
+/// The event with other data: its other lines stay.
+fn with_data(event: &Event, data: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(data.len() + event.raw.len().saturating_sub(event.data.len()) + 8);
+    for line in event.raw.split(|b| *b == b'\n' || *b == b'\r') {
+        let is_data = line == b"data" || line.starts_with(b"data:");
+        if !line.is_empty() && !is_data {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+    }
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\n\n");
+    Bytes::from(out)
+}

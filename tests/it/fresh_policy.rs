@@ -1,0 +1,145 @@
+//! No stale decision: what is published decides every call that begins afterwards.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use serde_json::json;
+
+use crate::support::{
+    client::Wire,
+    control::{block_pii, block_tool},
+    gateway::Gateway,
+    openai::{AWS_KEY, ask},
+    upstream::Upstream,
+    wait::until,
+};
+
+const PERSONAL: &str = "my social security number is 536-22-8145";
+
+/// One call: when it began, and whether it was let through.
+struct Called {
+    begun: Instant,
+    allowed: bool,
+}
+
+/// Fifty callers on connections of their own, until told to stop.
+fn callers(gateway: &Gateway, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Vec<Called>>> {
+    let call = gateway.chat_call(&ask(PERSONAL)).bytes();
+    let caller = |_| {
+        let (address, call, stop) = (gateway.address, call.clone(), Arc::clone(stop));
+        tokio::spawn(async move {
+            let mut wire = Wire::open(address).await;
+            let mut calls = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                wire.send(&call).await;
+                let reply = wire.reply().await;
+                assert!(matches!(reply.status, 200 | 403), "{}", reply.text());
+                calls.push(Called { begun, allowed: reply.status == 200 });
+            }
+            calls
+        })
+    };
+    (0..50).map(caller).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_fifty_callers_no_call_begun_after_a_publish_is_decided_by_the_old_policy() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(&upstream).await;
+    let policy = gateway.policy("personal data", json!([block_tool("unused")])).await;
+    gateway.publish(&policy, 1).await;
+    gateway.assign(&policy, "agent", &gateway.agent_id).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers = callers(&gateway, &stop);
+    // (from when, whether personal data is allowed from then on)
+    let mut answered: Vec<(Instant, bool)> = Vec::new();
+    let mut asked: Vec<Instant> = Vec::new();
+    for version in 2..=7_u64 {
+        let allow = version % 2 == 1;
+        let refused = gateway.chain().refusals().count();
+        if !allow {
+            upstream.request(upstream.requests().len() + 20).await;
+        }
+        let rules = if allow { json!([block_tool("unused")]) } else { json!([block_pii()]) };
+        let body = json!({"rules": rules, "change_note": "back and forth"});
+        let draft = gateway.admin("POST", &format!("/api/policies/{policy}/versions"), body).await;
+        assert!(matches!(draft.status, 200 | 201), "{}", draft.text());
+        assert_eq!(draft.json()["version_no"], version);
+        asked.push(Instant::now());
+        gateway.publish(&policy, version).await;
+        answered.push((Instant::now(), allow));
+        if allow {
+            continue;
+        }
+        gateway.chat(&ask(PERSONAL)).await.expect(403);
+        // Let the callers run into the closed policy before it opens again.
+        until("refusals to be recorded", async || (gateway.chain().refusals().count() > refused + 40).then_some(()))
+            .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut stale = 0;
+    let mut judged = 0;
+    for caller in callers {
+        for call in caller.await.unwrap() {
+            let Some(round) = answered.iter().rposition(|(when, _)| call.begun > *when) else { continue };
+            let ended_by_next = asked.get(round + 1).is_some_and(|next| call.begun >= *next);
+            if !ended_by_next {
+                judged += 1;
+                stale += usize::from(call.allowed && !answered[round].1);
+            }
+        }
+    }
+    assert!(judged > 100, "{judged} calls could be judged");
+    assert_eq!(stale, 0, "of {judged} calls");
+    let chain = gateway.settled().await;
+    chain.assert_fresh();
+    assert!(chain.admissions().count() > 50 && chain.refusals().count() > 40);
+    gateway.stop();
+    gateway.assert_verifies();
+}
+
+#[tokio::test]
+async fn a_suspended_agent_is_refused_at_once_and_an_activated_one_allowed_at_once() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    for _ in 0..10 {
+        gateway.admin("POST", &format!("/api/agents/{}/suspend", gateway.agent_id), json!({})).await.expect(200);
+        let refused = gateway.chat(&ask("hi")).await;
+        assert!(matches!(refused.status, 401 | 403), "{}", refused.text());
+        gateway.admin("POST", &format!("/api/agents/{}/activate", gateway.agent_id), json!({})).await.expect(200);
+        gateway.chat(&ask("hi")).await.expect(200);
+    }
+    assert_eq!(upstream.requests().len(), 10);
+    gateway.settled().await.assert_fresh();
+}
+
+#[tokio::test]
+async fn a_change_answers_with_a_receipt_of_version_digest_and_entry() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let policy = gateway.policy("receipts", json!([block_pii()])).await;
+    let receipt = gateway.publish(&policy, 1).await.to_string();
+    for name in ["config_version", "config_digest"] {
+        assert!(receipt.contains(name), "{name} in {receipt}");
+    }
+}
+
+#[tokio::test]
+async fn taking_an_assignment_away_or_rolling_back_takes_effect_at_once() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let policy = gateway.policy("short-lived", json!([block_pii()])).await;
+    gateway.publish(&policy, 1).await;
+    gateway.chat(&ask(PERSONAL)).await.expect(200);
+    let assignment = gateway.assign(&policy, "org", &gateway.org_id).await;
+    gateway.chat(&ask(PERSONAL)).await.expect(403);
+    gateway.admin("DELETE", &format!("/api/policies/assignments/{assignment}"), json!(null)).await.expect(200);
+    gateway.chat(&ask(PERSONAL)).await.expect(200);
+    gateway.chat(&ask(AWS_KEY)).await.expect(403);
+}
