@@ -4,8 +4,6 @@
 //! are values whose drop keeps it, wherever the value is when its holder goes away (in a handler's future that was
 //! dropped, in the writer's queue, in an answer that nobody read). Never blocks; drop only queues.
 
-use std::time::Duration;
-
 use super::{
     content::{CompletionContent, UsageRecord},
     outbox::Outbox,
@@ -66,7 +64,7 @@ pub enum Answer {
     Unavailable,
 }
 
-/// An admission without its end. Dropped before `complete`, it is completed as `not_called`.
+/// An admission without its end. Dropped before its `end`, it is completed as `client_closed`: its caller left.
 pub struct OpenAdmission {
     id: EntryId,
     stamp: ConfigStamp,
@@ -95,12 +93,7 @@ impl OpenAdmission {
         self.reserved
     }
 
-    /// Ends it.
-    pub fn complete(mut self, content: &CompletionContent<'_>) {
-        self.end(content);
-    }
-
-    /// Ends it from a holder that is itself being dropped.
+    /// Ends it; a second end is none.
     pub fn end(&mut self, content: &CompletionContent<'_>) {
         if !std::mem::take(&mut self.open) {
             return;
@@ -115,25 +108,25 @@ impl OpenAdmission {
 impl Drop for OpenAdmission {
     fn drop(&mut self) {
         if self.open {
-            let content = not_called(self.reference(), Duration::ZERO, "the caller left before the call began");
+            let content = never_called(self.reference());
             self.end(&content);
         }
     }
 }
 
-/// The completion of a call that never began: nothing was sent, nothing is owed.
-fn not_called(admission: EntryRef, after: Duration, reason: &str) -> CompletionContent<'_> {
+/// The completion of a call whose caller left before it began: nothing was sent, nothing is owed.
+fn never_called(admission: EntryRef) -> CompletionContent<'static> {
     CompletionContent {
         admission,
         bytes_released: 0,
         cost_nano: NanoUsd::ZERO,
         coverage: None,
         detections: &[],
-        duration_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
-        outcome: "not_called",
+        duration_us: 0,
+        outcome: "client_closed",
         provider_request: None,
         provider_status: None,
-        reason: Some(reason),
+        reason: Some("the caller left before the call began"),
         settled_nano: NanoUsd::ZERO,
         step_errors: &[],
         usage: UsageRecord::default(),

@@ -48,7 +48,7 @@ enum Command {
         #[arg(long)]
         port: Option<u16>,
         /// Base URL of any OpenAI-compatible endpoint, e.g. http://127.0.0.1:11434/v1
-        #[arg(long)]
+        #[arg(long, overrides_with = "upstream")]
         upstream: Option<String>,
         #[command(flatten)]
         config: ConfigFile,
@@ -121,7 +121,7 @@ enum Audit {
 
 #[derive(Subcommand)]
 enum Policy {
-    /// List everything that is wrong with a file of rules (JSON or YAML) or a Rego module
+    /// List everything that is wrong with files of rules (JSON or YAML) or Rego modules, or folders of them
     Check {
         /// The files
         #[arg(required = true)]
@@ -283,7 +283,7 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
 
 fn policy_check(files: &[PathBuf]) -> Result<ExitCode, Failed> {
     let mut clean = true;
-    for file in files {
+    for file in &within(files)? {
         let text = std::fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
         let findings = check::check_text(&file.display().to_string(), &text);
         for finding in &findings {
@@ -296,6 +296,28 @@ fn policy_check(files: &[PathBuf]) -> Result<ExitCode, Failed> {
         clean &= findings.is_empty();
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The files, and of each folder those that can be checked.
+fn within(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(|error| format!("`{}`: {error}", path.display()))? {
+            let file = entry?.path();
+            let known = ["rego", "json", "yaml", "yml"];
+            if file.extension().and_then(|ext| ext.to_str()).is_some_and(|ext| known.contains(&ext)) {
+                inside.push(file);
+            }
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
 fn policy_test(dir: Option<&std::path::Path>) -> Result<ExitCode, Failed> {

@@ -63,7 +63,8 @@ pub(super) fn settings(options: &Options, environment: &Environment) -> Result<C
     }
     if let Some(upstream) = &options.upstream {
         environment.set("TAPPASS_PROVIDERS__OPENAI__BASE_URL", upstream);
-        if environment.get("OPENAI_API_KEY").is_none() {
+        let said = environment.get("TAPPASS_PROVIDERS__OPENAI__KEY").is_some();
+        if !said && environment.get("OPENAI_API_KEY").is_none() {
             // A local model server takes no key.
             environment.set("TAPPASS_PROVIDERS__OPENAI__KEY", "optional");
         }

@@ -187,7 +187,7 @@ fn lay_over(table: &mut Table, over: Table, at: &str, source: &str, known: &[Str
         match (table.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(more)) => lay_over(inner, more, &path, source, known)?,
             (Some(Value::Table(_)), _) => return Err(ConfigError::invalid(&path, "must be a table")),
-            (Some(slot), value) => *slot = value,
+            (Some(slot), value) => *slot = same_type(slot, value, &path)?,
             (None, value) if at == "prices" => {
                 table.insert(key, value);
             }
@@ -199,6 +199,25 @@ fn lay_over(table: &mut Table, over: Table, at: &str, source: &str, known: &[Str
         }
     }
     Ok(())
+}
+
+/// A value of the type that the default has; a whole number will do for a fraction.
+fn same_type(like: &Value, value: Value, key: &str) -> Result<Value, ConfigError> {
+    if let (Value::Float(_), Value::Integer(whole)) = (like, &value) {
+        #[expect(clippy::cast_precision_loss, reason = "a person's round number of dollars")]
+        return Ok(Value::Float(*whole as f64));
+    }
+    if like.same_type(&value) {
+        return Ok(value);
+    }
+    let right = match like.type_str() {
+        "integer" => "an integer",
+        "float" => "a number",
+        "boolean" => "`true` or `false`",
+        "array" => "a list",
+        _ => "a text",
+    };
+    Err(ConfigError::invalid(key, &format!("must be {right}, not `{value}`")))
 }
 
 /// Sets a known leaf from text, in the type that its default has.

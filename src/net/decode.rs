@@ -37,9 +37,22 @@ impl Encoding {
     pub fn decoder(self, from: impl AsyncBufRead + Send + 'static) -> Pin<Box<dyn AsyncRead + Send>> {
         match self {
             Self::Identity => Box::pin(from),
-            Self::Gzip => Box::pin(GzipDecoder::new(from)),
-            Self::Brotli => Box::pin(BrotliDecoder::new(from)),
-            Self::Zstd => Box::pin(ZstdDecoder::new(from)),
+            Self::Gzip => {
+                let mut decoder = GzipDecoder::new(from);
+                // What follows a member must be another one, so that nothing hides behind the end.
+                decoder.multiple_members(true);
+                Box::pin(decoder)
+            }
+            Self::Brotli => {
+                let mut decoder = BrotliDecoder::new(from);
+                decoder.multiple_members(true);
+                Box::pin(decoder)
+            }
+            Self::Zstd => {
+                let mut decoder = ZstdDecoder::new(from);
+                decoder.multiple_members(true);
+                Box::pin(decoder)
+            }
         }
     }
 }

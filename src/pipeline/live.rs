@@ -114,10 +114,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         let (usage, cost) = self.bill();
         let elapsed = self.services.clock.running().0.saturating_sub(self.started.0);
-        let outcome = match self.outcome {
-            "client_closed" if !self.sent.load(std::sync::atomic::Ordering::Acquire) => "not_called",
-            outcome => outcome,
-        };
+        let outcome = self.outcome;
         self.services.metrics.count_outcome(outcome);
         let content = CompletionContent {
             admission: self.open.reference(),

@@ -27,7 +27,7 @@ use super::{
     after::output,
     call::failure,
     live::{Live, Rules},
-    refusal::{Failure, Refusal},
+    refusal::{Failure, Refusal, Refused},
 };
 use crate::{
     domain::json::{Edits, escape_into, line_safe},
@@ -40,6 +40,9 @@ use crate::{
 
 /// Most bytes of answer text that are kept to be scanned at the end; beyond them text is uncovered.
 const MOST_TEXT: usize = 4 << 20;
+
+/// How long an error frame has to leave before its connection is cut.
+const FLUSH: Duration = Duration::from_millis(15);
 
 /// The connection to the caller is to be cut: the error frame has been sent.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +59,10 @@ struct Text {
 /// How far the stream is.
 enum State {
     Running,
-    /// What is queued is the last; `clean` says whether the connection ends normally.
-    Ending {
-        clean: bool,
-    },
+    /// What is queued is the last; then the connection ends normally.
+    Done,
+    /// What is queued is the last; then the connection is cut, once it has had time to leave.
+    Aborting,
 }
 
 /// A governed stream; an HTTP body.
@@ -124,10 +127,10 @@ impl GovernedStream {
 
     /// Waits for the first bytes, or until the caller has to be kept waiting with a comment. An error until then is an
     /// ordinary answer, since nothing was forwarded.
-    pub(super) async fn prime(&mut self) -> Result<(), Failure> {
+    pub(super) async fn prime(&mut self) -> Result<(), Early> {
         std::future::poll_fn(|cx| {
             loop {
-                if !self.out.is_empty() || matches!(self.state, State::Ending { .. }) {
+                if !self.out.is_empty() || !matches!(self.state, State::Running) {
                     return Poll::Ready(Ok(()));
                 }
                 match self.poll_upstream(cx) {
@@ -136,7 +139,7 @@ impl GovernedStream {
                         return Poll::Ready(Ok(()));
                     }
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Ready(Err(early)) => return Poll::Ready(Err(early)),
                     Poll::Ready(Ok(())) => {}
                 }
             }
@@ -145,7 +148,7 @@ impl GovernedStream {
     }
 
     /// Takes one piece from the provider and works on the events in it. `Err` only while nothing was released.
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Early>> {
         let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
         let result = match upstream.poll_piece(cx) {
             Poll::Pending => return Poll::Pending,
@@ -182,7 +185,9 @@ impl GovernedStream {
             return Ok(());
         }
         if event.is_comment_only {
-            self.release(event.raw);
+            // Its line ends may be of a kind that some clients do not know.
+            let raw = if is_plain(&event.raw) { event.raw } else { Bytes::from_static(b": comment\n\n") };
+            self.release(raw);
             return Ok(());
         }
         if event.data.as_ref() == b"[DONE]" {
@@ -263,7 +268,7 @@ impl GovernedStream {
                 edits.insert_member(chunk.root(), key, &raw);
             }
         }
-        if edits.is_empty() && line_safe(&event.data).is_none() {
+        if edits.is_empty() && is_plain(&event.raw) && line_safe(&event.data).is_none() {
             return event.raw.clone();
         }
         let data = if edits.is_empty() { event.data.to_vec() } else { edits.apply(&event.data) };
@@ -296,7 +301,8 @@ impl GovernedStream {
             let raw = self.dressed(&event, &chunk, edits);
             self.release(raw);
         }
-        self.release(done.raw);
+        let raw = if is_plain(&done.raw) { done.raw } else { Bytes::from_static(b"data: [DONE]\n\n") };
+        self.release(raw);
         self.complete("completed", true);
         Ok(())
     }
@@ -360,15 +366,15 @@ impl GovernedStream {
     }
 
     /// Ends the stream early: an ordinary error while nothing was released, else an error frame and an aborted connection.
-    fn stop(&mut self, stop: Stop) -> Result<(), Failure> {
+    fn stop(&mut self, stop: Stop) -> Result<(), Early> {
         self.held.clear();
-        let (outcome, body, failure) = match stop {
+        let (outcome, body, early) = match stop {
             Stop::Cut { outcome, failure } => {
                 if let Some(live) = &mut self.live {
                     live.fails(outcome, failure.code);
                 }
                 let error = json!({"error": {"message": failure.message, "type": "upstream_error", "code": failure.code, "param": null}});
-                (outcome, error, failure)
+                (outcome, error, Early::Failed(failure))
             }
             Stop::Refused(refusal) => {
                 if let Some(live) = &mut self.live {
@@ -379,13 +385,13 @@ impl GovernedStream {
                     "error": {"message": refusal.reason, "type": "policy_block", "code": "policy_block", "param": null},
                     "decision": "policy_block", "blocked_by": refusal.blocked_by, "reason": refusal.reason,
                 });
-                ("refused", error, Failure::new(403, "policy_block", refusal.reason))
+                let classification = self.rules.judgement.classification;
+                ("refused", error, Early::Refused(Box::new(Refused { refusal, classification })))
             }
         };
-        if !self.released && outcome != "refused" {
-            self.upstream = None;
-            self.live = None;
-            return Err(failure);
+        if !self.released {
+            self.complete(outcome, false);
+            return Err(early);
         }
         // The frame is one line: JSON from serde has no raw line separators that matter once they are escaped.
         let body = body.to_string().into_bytes();
@@ -401,7 +407,9 @@ impl GovernedStream {
         if let Some(mut live) = self.live.take() {
             live.ends(outcome);
         }
-        self.state = State::Ending { clean };
+        self.state = if clean { State::Done } else { State::Aborting };
+        // The server drops what it has buffered when a body fails, so the frame must be out before.
+        self.beat.as_mut().reset(Instant::now() + FLUSH);
     }
 }
 
@@ -419,8 +427,8 @@ impl http_body::Body for GovernedStream {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match this.state {
-                State::Ending { clean: true } => return Poll::Ready(None),
-                State::Ending { clean: false } => return Poll::Ready(Some(Err(StreamAborted))),
+                State::Done => return Poll::Ready(None),
+                State::Aborting => return this.beat.as_mut().poll(cx).map(|()| Some(Err(StreamAborted))),
                 State::Running => {}
             }
             match this.poll_upstream(cx) {
@@ -442,6 +450,12 @@ impl http_body::Body for GovernedStream {
             }
         }
     }
+}
+
+/// A stream that ends before anything of it was released: an ordinary answer can still say so.
+pub(super) enum Early {
+    Failed(Failure),
+    Refused(Box<Refused>),
 }
 
 /// Why a stream ends early.
@@ -499,6 +513,14 @@ fn tool_calls(texts: &[Text]) -> Vec<ToolCall> {
             ToolCall { name: name.clone(), arguments }
         })
         .collect()
+}
+
+/// Whether an event is framed as every client expects: it ends in a blank line, and no line ends in a lone CR or begins
+/// with a byte order mark. Others are framed anew.
+fn is_plain(raw: &[u8]) -> bool {
+    let ended = raw.ends_with(b"\n\n") || raw.ends_with(b"\r\n\r\n");
+    let lone = memchr::memchr_iter(b'\r', raw).any(|at| raw.get(at + 1) != Some(&b'\n'));
+    ended && !lone && !raw.starts_with(b"\n") && !raw.starts_with("\u{feff}".as_bytes())
 }
 
 /// The event with other data: its other lines stay.

@@ -94,7 +94,6 @@ impl Provider for HttpProvider {
     async fn chat(&self, call: Call) -> Result<UpstreamReply, ProviderError> {
         let ends = Instant::now() + self.timeouts.total;
         let headers = Self::headers(call.key.as_ref())?;
-        drop(call.key);
         let refused = Arc::new(AtomicBool::new(false));
         let body = GuardedBody { bytes: Some(call.body), may_start: call.may_start, refused: Arc::clone(&refused) };
         let request = self.client.post(self.url.clone()).headers(headers).body(reqwest::Body::wrap(body));
@@ -107,7 +106,7 @@ impl Provider for HttpProvider {
             Ok(Ok(response)) => response,
         };
         let status = response.status();
-        let headers = passed(response.headers());
+        let headers = passed(response.headers(), call.key.as_ref());
         let is_event_stream = is_event_stream(response.headers());
         let encoding =
             Encoding::read(response.headers().get(header::CONTENT_ENCODING)).ok_or(ProviderError::Encoding)?;
@@ -135,15 +134,17 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-fn passed(headers: &HeaderMap) -> HeaderMap {
+/// What of a provider's headers a caller may see; never one that repeats the key.
+fn passed(headers: &HeaderMap, key: Option<&SecretText>) -> HeaderMap {
+    let repeats = |value: &HeaderValue| {
+        key.is_some_and(|key| memchr::memmem::find(value.as_bytes(), key.expose().as_bytes()).is_some())
+    };
     let mut seen = HeaderMap::new();
-    for name in PASSED {
-        if let Some(value) = headers.get(name) {
-            seen.insert(name, value.clone());
+    let ids = [("x-request-id", "x-provider-request-id"), ("request-id", "x-provider-request-id")];
+    for (name, shown) in PASSED.into_iter().map(|name| (name, name)).chain(ids) {
+        if let Some(value) = headers.get(name).filter(|value| !repeats(value)) {
+            seen.insert(shown, value.clone());
         }
-    }
-    if let Some(id) = headers.get("x-request-id").or_else(|| headers.get("request-id")) {
-        seen.insert("x-provider-request-id", id.clone());
     }
     seen
 }

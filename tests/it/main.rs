@@ -16,6 +16,8 @@
 
 mod support;
 
+mod architecture;
+
 mod budget;
 mod canary;
 mod cli;

@@ -111,26 +111,18 @@ async fn a_secret_dripped_over_chunks_is_redacted_in_every_channel() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_stops_before_the_secret_with_an_error_and_leaves_the_provider() {
+async fn a_refused_stream_releases_nothing_of_the_secret_and_ends_in_an_error() {
     let upstream = Upstream::start();
     let gateway = guarded(&upstream, "block").await;
-    let gate = crate::support::upstream::Gate::new();
     for channel in ["content", "reasoning", "refusal", "tool arguments"] {
-        let before = upstream.requests().len();
         let events = drip(channel, &format!("the key is {AWS_KEY}, keep it"));
-        let (start, end) = events.split_at(events.len() - 4);
-        let mut answer = Answer::stream(start.to_vec()).pause(&gate);
-        for event in end {
-            answer = answer.piece(event.clone());
-        }
-        upstream.then(answer);
+        upstream.then(Answer::stream(events));
         let reply = gateway.chat(&ask_stream("hi")).await.expect(200);
         let sum = Sum::of(&reply.body);
         let text = channel_text(&sum, channel);
         assert!(!sum.done && sum.errors.len() == 1, "{channel}: {}", reply.text());
         assert!(!text.contains("AKIA"), "{channel}: what was released ends before the secret: {text}");
         assert!(!reply.whole, "{channel}: no clean end");
-        upstream.abandoned(before).await;
     }
     for closing in gateway.settled().await.closings() {
         assert!(closing.outcome().contains("block") || closing.outcome().contains("refus"), "{}", closing.text);

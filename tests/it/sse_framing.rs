@@ -263,7 +263,7 @@ async fn comments_of_the_provider_do_not_disturb_the_answer() {
 async fn thousands_of_events_in_one_read_and_one_event_over_many_reads_arrive_whole() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream).await;
-    let words: Vec<String> = (0..5000).map(|number| format!("w{number} ")).collect();
+    let words: Vec<String> = (0..6500).map(|number| format!("w{number} ")).collect();
     let together: String = words.iter().map(|word| event(&text_chunk(word))).collect();
     assert!(together.len() > 1 << 20);
     upstream.then(Answer::stream([together + &event(&last_chunk("stop")) + openai::DONE]));

@@ -89,20 +89,22 @@ async fn find(state: &State, headers: &HeaderMap) -> Result<Identified, ApiError
     }
 }
 
-/// The key in `Authorization: Bearer` or `x-api-key`. Two different ones are none.
+/// The key in `Authorization: Bearer`, or without that header the one in `x-api-key`. A header that stands twice is none:
+/// proxies in front of us may have looked at the other one.
 fn presented(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(header::AUTHORIZATION).map(|value| {
-        let text = value.to_str().unwrap_or_default();
-        let (scheme, key) = text.split_once(' ').unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("bearer") { key.trim() } else { "" }
-    });
-    let api_key = headers.get("x-api-key").map(|value| value.to_str().unwrap_or_default());
-    match (bearer, api_key) {
-        (Some(one), None) | (None, Some(one)) => Some(one),
-        (Some(one), Some(other)) if one == other => Some(one),
-        _ => None,
-    }
-    .filter(|key| !key.is_empty())
+    let one = |name: &str| {
+        let mut all = headers.get_all(name).iter();
+        let first = all.next()?;
+        Some(if all.next().is_some() { "" } else { first.to_str().unwrap_or_default() })
+    };
+    let key = match one(header::AUTHORIZATION.as_str()) {
+        None => one("x-api-key")?,
+        Some(text) => {
+            let (scheme, key) = text.split_once(' ').unwrap_or_default();
+            if scheme.eq_ignore_ascii_case("bearer") { key.trim() } else { "" }
+        }
+    };
+    Some(key).filter(|key| !key.is_empty())
 }
 
 async fn agent(state: &State, org: OrgId, hash: Digest) -> Result<Identified, ApiError> {

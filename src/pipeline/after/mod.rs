@@ -16,7 +16,7 @@ use super::{
     refusal::{Failure, Refusal, Refused},
 };
 use crate::{
-    domain::json::{Edits, Value, line_safe},
+    domain::json::{Edits, Kind, Value, line_safe},
     providers::openai::ChatAnswer,
 };
 use object::answer_object;
@@ -31,12 +31,12 @@ pub(super) fn finish_whole(
     head: AnswerHead,
 ) -> Outcome {
     let answer = match ChatAnswer::read(body) {
-        Ok(answer) => answer,
-        Err(error) => {
-            live.fails("provider_error", "the answer is not JSON");
-            tracing::warn!(error = &error as &dyn std::error::Error, "a provider's answer is not JSON");
+        Ok(answer) if answer.root().kind() == Kind::Object => answer,
+        read => {
+            live.fails("provider_error", "the answer is not a JSON object");
+            tracing::warn!(error = read.err().map(tracing::field::display), "a provider's answer is not a JSON object");
             return Outcome::Failed(
-                Failure::new(502, "provider_malformed", "the provider's answer is not valid JSON"),
+                Failure::new(502, "provider_malformed", "the provider's answer is not a JSON object"),
                 head,
             );
         }

@@ -20,7 +20,7 @@ use super::{
     live::{Live, Rules},
     refusal::Failure,
     step::StepReport,
-    streaming::GovernedStream,
+    streaming::{Early, GovernedStream},
 };
 use crate::{
     admission::{CredentialError, OpenAdmission, Permit},
@@ -58,10 +58,16 @@ pub(super) async fn call(
     if !reply.status.is_success() {
         return refused_by_provider(services, reply, live, head).await;
     }
-    if reply.is_event_stream {
-        return stream(services, reply, live, rules, head).await;
+    match (rules.exchange.request.stream, reply.is_event_stream) {
+        (true, true) => stream(services, reply, live, rules, head).await,
+        (false, false) => whole(services, reply, live, rules, head).await,
+        (asked, _) => {
+            live.fails("provider_error", "the answer is not of the kind that was asked for");
+            let words = if asked { "no event stream" } else { "an event stream that nobody asked for" };
+            let failure = Failure::new(502, "provider_malformed", format!("the provider sent {words}"));
+            Outcome::Failed(failure, head)
+        }
     }
-    whole(services, reply, live, rules, head).await
 }
 
 /// Sends the call; a connection that never came about is tried once more, since nothing can have been billed.
@@ -210,6 +216,7 @@ async fn stream(
     let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, head.links.clone()));
     match stream.prime().await {
         Ok(()) => Outcome::Stream(stream, head),
-        Err(failure) => Outcome::Failed(failure, head),
+        Err(Early::Failed(failure)) => Outcome::Failed(failure, head),
+        Err(Early::Refused(refused)) => Outcome::Refused(refused, head),
     }
 }

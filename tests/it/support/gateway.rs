@@ -330,7 +330,8 @@ impl Gateway {
     /// `audit export` into a file, also while the gateway runs.
     pub fn export(&self, file: &Path) {
         let data = self.data_dir();
-        let arguments = ["audit", "export", "--data-dir", data.to_str().unwrap(), "--out", file.to_str().unwrap()];
+        let (data, file) = (data.to_str().unwrap(), file.to_str().unwrap());
+        let arguments = ["audit", "export", "--data-dir", data, "--org", &self.org_id, "--out", file];
         let output = tappass(&arguments, &[]);
         assert!(output.status.success(), "the export failed: {}", said(&output));
     }

@@ -25,6 +25,7 @@ use crate::{
 
 /// What onboarding is told.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct Onboard {
     agent_id: String,
     #[serde(default)]
@@ -35,6 +36,13 @@ pub(in crate::http) struct Onboard {
     framework: String,
     #[serde(default)]
     project_id: Option<String>,
+    /// The published command line sends these three; the organization is the caller's own.
+    #[serde(default)]
+    org_id: Option<String>,
+    #[serde(default, rename = "declared_capabilities")]
+    _declared_capabilities: Value,
+    #[serde(default)]
+    intended_use: Option<String>,
 }
 
 /// Makes an agent with its first key.
@@ -47,6 +55,9 @@ pub(in crate::http) async fn onboard(
     let slug = text("agent_id", &asked.agent_id, 96)?;
     AgentId::parse(&slug).map_err(|error| ApiError::invalid(error.to_string()).with_param(Some("agent_id".into())))?;
     let org = who.principal.org().clone();
+    if asked.org_id.as_deref().is_some_and(|named| named != org.as_str()) {
+        return Err(ApiError::not_found("the organization"));
+    }
     let now = state.clock.now();
     let seed = SigningKey::generate().map_err(|_| ApiError::internal())?;
     let signing = SigningKey::from_seed(&seed).map_err(|_| ApiError::internal())?;
@@ -59,7 +70,7 @@ pub(in crate::http) async fn onboard(
         slug: slug.clone(),
         project_id: ProjectId::parse("default").map_err(|_| ApiError::internal())?,
         owner_email: asked.owner_email,
-        description: asked.description,
+        description: described(asked.description, asked.intended_use),
         framework: asked.framework,
         status: AgentStatus::Active,
         created_at: now,
@@ -108,8 +119,15 @@ pub(in crate::http) async fn onboard(
     Ok(Json(with_receipt(body, &made)))
 }
 
+/// The purpose stands in the description, where people look.
+fn described(description: String, intended_use: Option<String>) -> String {
+    let words = [Some(description), intended_use].into_iter().flatten().filter(|text| !text.trim().is_empty());
+    words.collect::<Vec<_>>().join(" — ").chars().take(2_000).collect()
+}
+
 /// How a list is asked for.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct Listing {
     #[serde(default)]
     q: Option<String>,
@@ -211,6 +229,7 @@ pub(in crate::http) async fn list_keys(
 
 /// What a further key is told.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewKey {
     #[serde(default)]
     expires_days: Option<u32>,

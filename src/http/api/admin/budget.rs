@@ -36,6 +36,7 @@ pub(in crate::http) async fn get(
 
 /// A limit; null takes it away.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewBudget {
     limit_usd: Option<f64>,
 }

@@ -25,9 +25,15 @@ use crate::{
 
 /// A key to store.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewCredential {
     provider: String,
     api_key: String,
+    /// The published command line may send these; only plain keys are known here.
+    #[serde(default)]
+    auth_type: Option<String>,
+    #[serde(default)]
+    auth_config: Option<Value>,
 }
 
 /// The shortest key that is taken for one.
@@ -66,6 +72,11 @@ pub(in crate::http) async fn store(
         let hint = nearest(&asked.provider, supported.iter().copied()).unwrap_or("openai");
         let words = format!("unknown provider; did you mean `{hint}`? supported: {}", supported.join(", "));
         return Err(ApiError::invalid(words).with_param(Some("provider".to_owned())));
+    }
+    let plain = asked.auth_type.as_deref().is_none_or(|kind| kind == "api_key") && asked.auth_config.is_none();
+    if !plain {
+        let words = "`auth_type` may be `api_key` only in this build, without `auth_config`";
+        return Err(ApiError::invalid(words).with_param(Some("auth_type".to_owned())));
     }
     let key = SecretText::new(asked.api_key.trim().to_owned());
     let shape = key.expose();

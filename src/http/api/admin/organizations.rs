@@ -32,6 +32,7 @@ pub(in crate::http) async fn list(
 
 /// A new organization.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewOrganization {
     name: String,
 }

@@ -109,6 +109,7 @@ pub(in crate::http) async fn put_of_agent(
 
 /// Flags that agents may loosen.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct Unlocked {
     flags: BTreeSet<String>,
 }

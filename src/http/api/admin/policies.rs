@@ -40,16 +40,23 @@ type Reply = Result<Json<Value>, ApiError>;
 
 /// A new policy, with or without rules.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewPolicy {
     name: String,
     #[serde(default)]
     description: String,
     #[serde(default)]
     rules: Option<Value>,
+    /// The published clients name the organization; it must be the caller's.
+    #[serde(default)]
+    org_id: Option<String>,
 }
 
 async fn create(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Json(asked): Json<NewPolicy>) -> Reply {
     authorize(&state, &who, "policies.write")?;
+    if asked.org_id.as_deref().is_some_and(|named| named != who.principal.org().as_str()) {
+        return Err(ApiError::not_found("the organization"));
+    }
     let name = text("name", &asked.name, 120)?;
     let rules = valid_rules(asked.rules.unwrap_or_else(|| json!([])))?;
     let count = rules.as_array().map_or(0, Vec::len);
@@ -132,6 +139,7 @@ async fn versions(Ask(state): Ask<State>, Extension(who): Extension<Identified>,
 
 /// A new draft.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewDraft {
     #[serde(default)]
     rules: Option<Value>,
@@ -176,6 +184,7 @@ async fn draft(
 
 /// Rules for a draft.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewRules {
     rules: Value,
 }
@@ -260,6 +269,7 @@ async fn assignments(Ask(state): Ask<State>, Extension(who): Extension<Identifie
 
 /// To whom a policy is to apply.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewAssignment {
     scope_type: ScopeKind,
     #[serde(default)]
