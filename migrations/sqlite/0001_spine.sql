@@ -42,6 +42,7 @@ CREATE TABLE audit_batch (
     unwritten TEXT    NOT NULL,
     PRIMARY KEY (org_id, boot, number)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_batch_unwritten ON audit_batch (boot) WHERE unwritten <> '[]';
 
 CREATE TABLE audit_checkpoint (
     org_id   TEXT    NOT NULL,

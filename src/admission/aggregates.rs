@@ -16,7 +16,7 @@ use crate::domain::ids::{AgentId, OrgId};
 
 const MOST: usize = 10_000;
 
-/// Counts until the next flush.
+/// Counts until the next flush. While the record cannot be written they go on counting.
 #[derive(Default)]
 pub struct Aggregates {
     unowned: Mutex<HashMap<&'static str, u64>>,
@@ -39,6 +39,9 @@ impl Aggregates {
 
     /// Records the sums of the unowned, if there are any.
     pub fn flush_unowned(&self, outbox: &Outbox) {
+        if !outbox.is_writable() {
+            return;
+        }
         let counts = std::mem::take(&mut *self.unowned.lock().unwrap_or_else(PoisonError::into_inner));
         if !counts.is_empty() {
             note(outbox, &super::system_org(), "aggregate.unauthenticated", &json!({ "counts": counts }));
@@ -47,6 +50,9 @@ impl Aggregates {
 
     /// Records the sums of the limited, if there are any.
     pub fn flush_limited(&self, outbox: &Outbox) {
+        if !outbox.is_writable() {
+            return;
+        }
         let counts = std::mem::take(&mut *self.limited.lock().unwrap_or_else(PoisonError::into_inner));
         for ((org, agent), calls) in counts {
             let content = json!({ "agent": agent, "calls": calls, "blocked_by": "rate_limit" });

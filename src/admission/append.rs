@@ -203,7 +203,7 @@ impl Locked {
         };
         let hold = self.closing.swap_remove(at);
         let spending = self.window(tx, &admission.org, hold.window).await?;
-        spending.held = NanoUsd(spending.held.0.saturating_sub(hold.amount.0));
+        spending.held = NanoUsd(spending.held.0.saturating_sub(hold.amount.0).max(0));
         spending.settled = spending.settled.plus(settle);
         Ok(Verdict::Stored)
     }

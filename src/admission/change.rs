@@ -87,6 +87,9 @@ pub enum ChangeError {
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Stopped,
+    /// Nobody knows yet: the database went away during the commit. The chain will say, under this id.
+    #[error("the outcome of the change `{0}` is not known yet: the database went away during the commit")]
+    Unknown(EntryId),
     /// The commit failed, and this id can no longer be committed.
     #[error("the change was not committed")]
     Withdrawn,
@@ -136,7 +139,9 @@ impl Maker<'_> {
             return Err(ChangeError::Tampered);
         }
         let config = if rows.is_empty() { None } else { Some(OrgConfig::read(&rows).map_err(ChangeError::Tenants)?) };
-        let set = make(config.as_ref()).map_err(ChangeError::Refused)?;
+        // A defect in one change must not take the writer with it.
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(config.as_ref())));
+        let set = made.unwrap_or(Err(ChangeRefused::Internal)).map_err(ChangeError::Refused)?;
         // From here on the id ends as an entry: if anything below fails, dropping the question withdraws it.
         let question = Question::new(self.outbox.next_id(org), self.outbox.clone());
         let step = self.step(question.id(), &set, &rows, head)?;
@@ -207,8 +212,10 @@ impl Maker<'_> {
 
     /// Asks what became of an unknown commit.
     async fn known(&self, question: Question, step: Step, chain: &mut ChainState) -> Result<Receipt, ChangeError> {
-        let mut tx = self.sql.begin().await.map_err(ChangeError::Storage)?;
-        let found = tx.find_entry(question.id()).await.map_err(ChangeError::Storage)?;
+        let unknown = |_| ChangeError::Unknown(question.id().clone());
+        let mut tx = self.sql.begin().await.map_err(unknown)?;
+        let found = tx.find_entry(question.id()).await.map_err(unknown)?;
+        drop(tx);
         if found.is_none() {
             // Dropping the question withdraws the id, so that the lost attempt cannot appear later.
             return Err(ChangeError::Withdrawn);

@@ -96,6 +96,24 @@ pub struct CompletionContent<'a> {
     pub usage: UsageRecord,
 }
 
+impl<'a> CompletionContent<'a> {
+    /// The same end, for an entry without particulars.
+    pub(super) fn brief(&self) -> CompletionContent<'a> {
+        CompletionContent {
+            admission: self.admission.clone(),
+            provider_request: None,
+            outcome: self.outcome,
+            detections: self.detections,
+            reason: self.reason,
+            step_errors: self.step_errors,
+            ..*self
+        }
+    }
+}
+
+/// Longest place that an entry names, in bytes: keys of the caller's own make it, so it is bounded.
+const MOST_PLACE: usize = 512;
+
 /// Tokens, as recorded.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "the names are the documentation; see README, audit")]
@@ -143,7 +161,7 @@ impl DetectionRecord {
             category: detection.category,
             length: detection.length as u64,
             offset: detection.offset as u64,
-            place: detection.place.clone().into_owned(),
+            place: detection.place.chars().take(MOST_PLACE / 4).collect(),
             score: detection.score,
             severity: detection.severity,
             step: detection.step,

@@ -213,7 +213,9 @@ impl Outbox {
     fn send(&self, entry: Entry, stamp: ConfigStamp, what: What) -> Result<(), Refused> {
         let bytes = entry.body.len();
         self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let item = Item::Append(Append { entry, stamp, what, may_be_stored: false });
+        // An id is withdrawn where its fate is not known, so it is looked up.
+        let may_be_stored = matches!(what, What::Plain { kind: crate::audit::kind::WITHDRAWN, .. });
+        let item = Item::Append(Append { entry, stamp, what, may_be_stored });
         self.queue.send(item).map_err(|_| {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             Refused::Stopped

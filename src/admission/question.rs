@@ -6,7 +6,7 @@
 
 use super::{
     content::{CompletionContent, UsageRecord},
-    outbox::Outbox,
+    outbox::{Outbox, Refused},
 };
 use crate::{
     audit::EntryRef,
@@ -98,7 +98,14 @@ impl OpenAdmission {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        if let Err(error) = self.outbox.complete(&self.id, self.stamp, content, content.settled_nano) {
+        let settled = content.settled_nano;
+        let mut sent = self.outbox.complete(&self.id, self.stamp, content, settled);
+        if sent == Err(Refused::Entry) {
+            // Too large, for whatever reason: the end itself matters more than its particulars.
+            let short = CompletionContent { detections: &[], reason: None, step_errors: &[], ..content.brief() };
+            sent = self.outbox.complete(&self.id, self.stamp, &short, settled);
+        }
+        if let Err(error) = sent {
             // Recovery closes it as `unknown` once this boot is closed.
             tracing::error!(error = &error as &dyn std::error::Error, "a completion was not queued");
         }

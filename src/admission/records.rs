@@ -8,6 +8,7 @@ use crate::{
         money::NanoUsd,
     },
     storage::{Sql, StorageError, sql::EntryRow},
+    tenants::Organization,
 };
 
 /// What an organization's open window has spent.
@@ -50,6 +51,18 @@ impl Records {
         let mut all = self.sql.chains().await?;
         all.retain(|org| org.as_str() != super::SYSTEM);
         Ok(all)
+    }
+
+    /// The organization that was made first.
+    pub async fn first_organization(&self) -> Result<Option<OrgId>, StorageError> {
+        let rows = self.sql.organization_rows().await?;
+        let read = rows.iter().filter_map(|body| serde_json::from_str::<Organization>(body).ok());
+        let oldest = read.min_by_key(|organization| organization.created_at);
+        match oldest {
+            Some(organization) => Ok(Some(organization.org_id)),
+            // Rows that do not read are refused when they are loaded; the chain still knows who there is.
+            None => Ok(self.organizations().await?.into_iter().next()),
+        }
     }
 
     /// Whether the database answers.

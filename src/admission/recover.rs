@@ -13,7 +13,7 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
-    audit::{EntryRef, batch::parse_counters},
+    audit::{EntryBody, EntryRef, batch::parse_counters},
     domain::{ids::OrgId, stamp::ConfigStamp},
     storage::{Sql, StorageError, sql::Hold},
 };
@@ -40,9 +40,10 @@ pub async fn recover(sql: &Sql, outbox: &Outbox) -> Result<u64, StorageError> {
 }
 
 /// Records which counters dead boots signed and never wrote: an item was found stale or short and its boot ended before
-/// it asked again. The verifier would otherwise take them for deleted entries.
-pub async fn close_dead_boots(sql: &Sql, outbox: &Outbox, boots: &[String]) -> Result<(), StorageError> {
-    for boot in boots {
+/// it asked again. The verifier would otherwise take them for deleted entries. Looks at every closed boot, so that a crash
+/// between closing a boot and noting it is made good by the next start.
+pub async fn close_dead_boots(sql: &Sql, outbox: &Outbox) -> Result<(), StorageError> {
+    for boot in &sql.closed_boots_with_unwritten().await? {
         let mut left: BTreeMap<OrgId, BTreeSet<u64>> = BTreeMap::new();
         for (org, unwritten) in sql.unwritten_of(boot).await? {
             let counters = parse_counters(&unwritten).unwrap_or_default();
@@ -52,7 +53,7 @@ pub async fn close_dead_boots(sql: &Sql, outbox: &Outbox, boots: &[String]) -> R
             for written in sql.counters_of(&org, boot).await? {
                 counters.remove(&written);
             }
-            if counters.is_empty() {
+            if counters.is_empty() || is_noted(sql, &org, boot).await? {
                 continue;
             }
             let content = json!({ "boot": boot, "unwritten": counters });
@@ -62,6 +63,13 @@ pub async fn close_dead_boots(sql: &Sql, outbox: &Outbox, boots: &[String]) -> R
         }
     }
     Ok(())
+}
+
+/// Whether the chain says already that this boot is closed.
+async fn is_noted(sql: &Sql, org: &OrgId, boot: &str) -> Result<bool, StorageError> {
+    let notes = sql.bodies_of_kind(org, crate::audit::kind::BOOT_CLOSED).await?;
+    let read = notes.iter().filter_map(|body| EntryBody::parse(body).ok());
+    Ok(read.map(|note| note.content).any(|content| content.get("boot").is_some_and(|named| named == boot)))
 }
 
 fn close(hold: &Hold, outbox: &Outbox) {

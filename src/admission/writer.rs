@@ -202,7 +202,8 @@ impl Writer {
     /// Takes what waits. Lingers only if nobody waits for an answer.
     async fn gather(&mut self, first: Option<Item>) -> Round {
         let mut round = Round::default();
-        round.appends.extend(self.again.drain(..));
+        let take = self.again.len().min(self.config.max_batch);
+        round.appends.extend(self.again.drain(..take));
         let mut next = first;
         let until = Instant::now() + self.config.linger;
         loop {
@@ -258,15 +259,32 @@ impl Writer {
     }
 
     /// Commits appends: one transaction, one group per chain, an answer per entry.
+    ///
+    /// A statement that the database refuses fails its transaction; so that one such entry cannot stop the others, the
+    /// batch is halved until the entry stands alone.
     async fn append(&mut self, appends: Vec<Append>) {
-        if appends.is_empty() {
-            return;
+        let mut left = vec![appends];
+        while let Some(mut appends) = left.pop() {
+            if appends.is_empty() {
+                continue;
+            }
+            let several = appends.len() > 1;
+            if let Some(failed) = self.attempt(std::mem::take(&mut appends), several).await {
+                let mut first = failed;
+                let second = first.split_off(first.len() / 2);
+                left.push(second);
+                left.push(first);
+            }
         }
+    }
+
+    /// One transaction. Answers the entries again if they are to be tried in smaller parts.
+    async fn attempt(&mut self, appends: Vec<Append>, several: bool) -> Option<Vec<Append>> {
         let mut groups = match self.groups(appends) {
             Ok(groups) => groups,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a batch cannot be signed");
-                return;
+                return None;
             }
         };
         let result = Commit { sql: &self.sql, key: &self.key }.run(&mut groups).await;
@@ -288,6 +306,10 @@ impl Writer {
                     self.again.extend(appends.map(|append| Append { may_be_stored: true, ..append }));
                 }
             }
+            Err(error) if several && !error.is_outage() => {
+                tracing::error!(error = &error as &dyn std::error::Error, "an entry is refused by the database");
+                return Some(groups.into_iter().flat_map(Group::into_appends).collect());
+            }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the record cannot be written");
                 self.latch();
@@ -296,6 +318,7 @@ impl Writer {
                 }
             }
         }
+        None
     }
 
     fn latch(&self) {
@@ -347,11 +370,19 @@ impl Writer {
         }
     }
 
-    /// One more try at shutdown; what cannot be written then is left to recovery.
+    /// Once more at shutdown, as long as it works; what cannot be written then is left to recovery.
     async fn last_try(&mut self) -> bool {
-        let round = self.gather(None).await;
-        self.commit(round).await;
-        self.again.is_empty() && self.outbox.is_writable()
+        loop {
+            let first = self.items.try_recv().ok();
+            if first.is_none() && self.again.is_empty() {
+                return true;
+            }
+            let round = self.gather(first).await;
+            self.commit(round).await;
+            if !self.outbox.is_writable() {
+                return false;
+            }
+        }
     }
 }
 

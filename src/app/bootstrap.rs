@@ -74,8 +74,7 @@ impl Plan {
         for (name, key) in [("TAPPASS_ADMIN_KEY", &self.secrets.admin_key), ("TAPPASS_BOOTSTRAP_AGENT_KEY", &self.secrets.agent_key)] {
             check(name, key.as_ref())?;
         }
-        let stored = Records::new(sql.clone()).organizations().await?;
-        match stored.into_iter().next() {
+        match Records::new(sql.clone()).first_organization().await? {
             Some(org) => Ok(org),
             None => OrgId::parse(&random("org")?).map_err(|_| AppError::Record),
         }

@@ -272,7 +272,7 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
             for (report, edited) in reports {
                 say(&format!("{report}\n"));
                 if let Some(edited) = &edited {
-                    say(&format!("configuration: {edited}\n"));
+                    say(&format!("also: {edited}\n"));
                 }
                 ok &= report.is_ok() && edited.is_none();
             }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long ended streams have to say so.
-const HALT: Duration = Duration::from_millis(1_500);
+const HALT: Duration = Duration::from_millis(800);
 
 /// Tokens and trackers of one run.
 #[derive(Clone, Default)]
@@ -18,6 +18,8 @@ pub struct Lifecycle {
     pub stop: CancellationToken,
     /// Streams end now.
     pub halt: CancellationToken,
+    /// Connections are dropped, whatever they are doing.
+    pub cut: CancellationToken,
     /// The writer and the jobs end.
     pub end: CancellationToken,
     /// Connections.
@@ -51,6 +53,11 @@ impl Lifecycle {
         self.halt.cancel();
         if tokio::time::timeout(HALT, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "connections are cut");
+            self.cut.cancel();
+            // Dropping a connection completes its calls; that takes no waiting.
+            if tokio::time::timeout(HALT, self.connections.wait()).await.is_err() {
+                tracing::error!("some connections did not end");
+            }
         }
     }
 }

@@ -51,7 +51,6 @@ pub struct App {
     config: Arc<Config>,
     writer: admission::Writer,
     checkpoints: Checkpoints,
-    dead_boots: Vec<String>,
     _lock: wiring::DataLock,
     bootstrap: bootstrap::Plan,
     default_org: crate::domain::ids::OrgId,
@@ -69,7 +68,7 @@ impl App {
         let credentials = Arc::new(admission::Credentials::new(vault, sql.clone()));
         let keys = wiring::signing_keys(&config, &sql, &credentials, &clock).await?;
         let boot = wiring::boot_id()?;
-        let dead_boots = wiring::register_boot(&sql, &boot, &clock).await?;
+        wiring::register_boot(&sql, &boot, &clock).await?;
         let writer_config = wiring::writer_config(&config);
         let (writer, outbox) = admission::Writer::new(
             sql.clone(),
@@ -115,7 +114,6 @@ impl App {
             config,
             writer,
             checkpoints,
-            dead_boots,
             _lock: lock,
             bootstrap,
             default_org,
@@ -136,13 +134,13 @@ impl App {
 
     /// Runs until stopped. `started` is called once requests are answered. Answers whether everything was recorded.
     pub async fn run(self, started: impl FnOnce(&Started) -> Result<(), AppError>) -> Result<bool, AppError> {
-        let Lifecycle { stop, end, connections, jobs: tracker, .. } = self.lifecycle.clone();
+        let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = self.lifecycle.clone();
         let boot = self.admission.outbox.boot().clone();
         let writing = tracker.spawn(self.writer.run());
         let outbox = &self.admission.outbox;
         let begun = outbox.note(&admission::system_org(), crate::audit::kind::BOOT_STARTED, &wiring::boot_note());
         begun.map_err(|_| AppError::Record)?;
-        admission::close_dead_boots(&self.sql, outbox, &self.dead_boots).await?;
+        admission::close_dead_boots(&self.sql, outbox).await?;
         let recovered = admission::recover(&self.sql, outbox).await?;
         if recovered > 0 {
             tracing::warn!(admissions = recovered, "admissions of an earlier run were closed as unknown");
@@ -153,15 +151,32 @@ impl App {
         let jobs = tracker.spawn(jobs::run(self.admission.clone(), self.checkpoints, jobs_stop.clone()));
         let router = http::router(self.state.clone());
         let server = self.config.server.clone();
-        let serving = connections.spawn(http::server::serve(self.listener, router, server, stop, connections.clone()));
+        let ends = http::server::Ends { stop, cut };
+        let serving = connections.spawn(http::server::serve(self.listener, router, server, ends, connections.clone()));
         self.readiness.started.store(true, Ordering::Release);
         tracing::info!(address = %self.address, version = crate::config::VERSION, "listening");
         started(&made)?;
-        self.lifecycle.signalled().await.map_err(AppError::Signal)?;
+        let mut writing = writing;
+        let mut jobs = jobs;
+        // A gateway without its writer or its jobs is not one: it ends, and whoever watches it starts another.
+        let lost = tokio::select! {
+            signalled = self.lifecycle.signalled() => {
+                signalled.map_err(AppError::Signal)?;
+                false
+            }
+            _ = &mut writing => true,
+            _ = &mut jobs => true,
+        };
+        if lost {
+            tracing::error!("the writer or the jobs ended: shutting down");
+        }
         let limit = Duration::from_millis(self.config.server.drain_timeout_ms);
         self.lifecycle.drain(&self.readiness, limit).await;
         serving.abort();
         jobs_stop.cancel();
+        if lost {
+            return Err(AppError::Lost);
+        }
         if tokio::time::timeout(Duration::from_secs(1), jobs).await.is_err() {
             tracing::warn!("a job did not end in time");
         }

@@ -89,6 +89,9 @@ pub enum AppError {
     /// The record.
     #[error("the record cannot be written")]
     Record,
+    /// A task that everything depends on ended.
+    #[error("the gateway lost its writer or its jobs")]
+    Lost,
     /// Signals.
     #[error("signals cannot be received")]
     Signal(#[source] std::io::Error),
@@ -198,12 +201,15 @@ pub(super) fn boot_id() -> Result<BootId, AppError> {
 }
 
 /// Registers this boot and closes all others; right because this process holds the lock on the folder.
-pub(super) async fn register_boot(sql: &Sql, boot: &BootId, clock: &Arc<dyn Clock>) -> Result<Vec<String>, AppError> {
+pub(super) async fn register_boot(sql: &Sql, boot: &BootId, clock: &Arc<dyn Clock>) -> Result<(), AppError> {
     let mut tx = sql.begin().await?;
     tx.insert_boot(boot, clock.now()).await?;
     let closed = tx.close_other_boots(boot).await?;
     tx.commit().await?;
-    Ok(closed)
+    if !closed.is_empty() {
+        tracing::warn!(boots = closed.len(), "an earlier run did not end by itself");
+    }
+    Ok(())
 }
 
 /// Closes this boot at the end; if that fails the next start does it.

@@ -164,6 +164,7 @@ impl From<ChangeError> for ApiError {
             tracing::error!(error = &error as &dyn std::error::Error, "a change was not made");
             return match error {
                 ChangeError::Tampered => Self::unavailable("configuration_tampered", error.to_string()),
+                ChangeError::Unknown(_) => Self::unavailable("outcome_unknown", error.to_string()),
                 ChangeError::Stopped => Self::unavailable("shutting_down", error.to_string()),
                 _ => Self::unavailable("database_unavailable", "the change was not made: the database does not answer"),
             };

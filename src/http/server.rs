@@ -34,19 +34,22 @@ use crate::config::ServerConfig;
 /// The first bytes of HTTP/2 by prior knowledge; no method of HTTP/1 begins so.
 const HTTP2: &[u8] = b"PRI ";
 
+/// When connections end.
+#[derive(Clone)]
+pub struct Ends {
+    /// After what they are doing.
+    pub stop: CancellationToken,
+    /// At once.
+    pub cut: CancellationToken,
+}
+
 /// Serves until `stop`; connections run under the tracker.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    config: ServerConfig,
-    stop: CancellationToken,
-    tracker: TaskTracker,
-) {
+pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, ends: Ends, tracker: TaskTracker) {
     let connections = Arc::new(Semaphore::new(config.max_connections));
     let config = Arc::new(config);
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = ends.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, address) = match accepted {
@@ -63,9 +66,13 @@ pub async fn serve(
             drop(stream);
             continue;
         };
-        let (router, config, stop) = (router.clone(), Arc::clone(&config), stop.clone());
+        let (router, config, ends) = (router.clone(), Arc::clone(&config), ends.clone());
         tracker.spawn(async move {
-            connection(stream, address, router, &config, stop).await;
+            let cut = ends.cut.clone();
+            tokio::select! {
+                () = connection(stream, address, router, &config, ends.stop) => {}
+                () = cut.cancelled() => {}
+            }
             drop(permit);
         });
     }

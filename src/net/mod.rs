@@ -35,7 +35,9 @@ pub fn provider_client(connect_timeout: Duration) -> Result<reqwest::Client, Net
         .map_err(NetError::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // HTTP/1.1 only: HTTP/2 may send a call's headers before its body is first polled, which is where the right to start is
+    // checked; and providers bound the streams of one connection.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
@@ -46,8 +48,7 @@ pub fn provider_client(connect_timeout: Duration) -> Result<reqwest::Client, Net
         .tcp_keepalive(Duration::from_secs(30))
         .pool_max_idle_per_host(1024)
         .pool_idle_timeout(Duration::from_secs(60))
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http1_only()
         .build()
         .map_err(NetError::Client)
 }

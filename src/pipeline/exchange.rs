@@ -67,6 +67,8 @@ pub struct Exchange {
     pub body_digest: Digest,
     /// When it came.
     pub started: Running,
+    /// Whatever has to live as long as the request's bytes do.
+    _held: Box<dyn std::any::Any + Send + Sync>,
     /// What the scan found; once per exchange.
     pub(super) scan: Option<PromptScan>,
     /// What the rate limit said; counted once per exchange.
@@ -81,6 +83,9 @@ pub(super) struct Judgement {
     pub(super) classification: Classification,
     pub(super) reports: Vec<StepReport>,
     pub(super) detections: Vec<DetectionRecord>,
+    /// Every category that was found and how many findings there were, also beyond what is recorded.
+    pub(super) categories: BTreeSet<&'static str>,
+    pub(super) found: u64,
     pub(super) redactions: Vec<(usize, Vec<Finding>)>,
     pub(super) decision: Option<Decision>,
     pub(super) dropped_tools: BTreeSet<usize>,
@@ -96,10 +101,11 @@ impl Exchange {
         names: Names,
         flags: Flags,
         request: ChatRequest,
-        body_digest: Digest,
         started: Running,
+        held: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {
-        Self { caller, names, flags, request, body_digest, started, scan: None, quota: None }
+        let body_digest = crate::crypto::sha256(&[&request.body]);
+        Self { caller, names, flags, request, body_digest, started, _held: held, scan: None, quota: None }
     }
 
     pub(super) fn coverage(&self) -> CoverageRecord {
@@ -116,6 +122,8 @@ impl Judgement {
             classification: Classification::Public,
             reports: Vec::with_capacity(16),
             detections: Vec::new(),
+            categories: BTreeSet::new(),
+            found: 0,
             redactions: Vec::new(),
             decision: None,
             dropped_tools: BTreeSet::new(),
@@ -151,15 +159,17 @@ impl Judgement {
         }
     }
 
-    /// Records a finding of a step in a text.
+    /// Records a finding of a step in a text. Rules see all of them; the entry lists the first hundred.
     pub(super) fn record(
         &mut self,
         step: &PlannedStep,
         text: &ScannedText,
-        place: &str,
+        place: impl FnOnce() -> String,
         finding: &Finding,
         action: Action,
     ) {
+        self.categories.insert(finding.category);
+        self.found += 1;
         if self.detections.len() >= MOST_DETECTIONS {
             return;
         }
@@ -169,7 +179,7 @@ impl Judgement {
             label: finding.label,
             score: finding.score,
             step: step.spec.id,
-            place: place.to_owned().into(),
+            place: place().into(),
             offset: finding.start,
             length: finding.end.saturating_sub(finding.start),
             replacement: None,

@@ -114,7 +114,10 @@ impl Drop for Live {
     fn drop(&mut self) {
         let (usage, cost) = self.bill();
         let elapsed = self.services.clock.running().0.saturating_sub(self.started.0);
-        let outcome = self.outcome;
+        let outcome = match self.outcome {
+            "client_closed" if self.services.halt.is_cancelled() => "shutdown",
+            outcome => outcome,
+        };
         self.services.metrics.count_outcome(outcome);
         let content = CompletionContent {
             admission: self.open.reference(),

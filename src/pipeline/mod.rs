@@ -16,8 +16,10 @@
 mod after;
 mod before;
 mod call;
+mod entries;
 mod exchange;
 mod live;
+mod outcome;
 mod refusal;
 mod runner;
 mod scan;
@@ -26,9 +28,8 @@ mod streaming;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 pub use exchange::{Caller, Exchange, Names};
-use http::HeaderMap;
+pub use outcome::{AnswerHead, Links, Outcome, WholeAnswer};
 pub use refusal::{Failure, Refusal, RefusalKind, Refused};
 pub use step::StepReport;
 use step::Run;
@@ -37,19 +38,19 @@ use tokio::time::Instant;
 
 use crate::{
     admission::{
-        Admission, AdmissionContent, Answer, OpenAdmission, Permit, PolicyRecord, Question, RefusalContent, Reserve,
-        Snapshot, SnapshotError,
+        Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError,
     },
     detect::Scanner,
     domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
-    limits::{LocalQuotas, Quota},
-    policy::DEFAULT_RULE,
+    limits::LocalQuotas,
     providers::Providers,
     telemetry::Metrics,
     usage::{Price, Prices},
 };
 use call::placeholder as call_placeholder;
+use entries::{admission_content, refusal_content};
 use exchange::Judgement;
+use outcome::head;
 
 /// The page of steps: which of the registry's this build has, and what each is bound to.
 const STEPS: [(&str, Run); 13] = [
@@ -116,52 +117,6 @@ pub struct Services {
     pub halt: tokio_util::sync::CancellationToken,
 }
 
-/// What becomes of a request.
-pub enum Outcome {
-    /// A whole answer.
-    Whole(WholeAnswer),
-    /// An answer that is streamed.
-    Stream(Box<GovernedStream>, AnswerHead),
-    /// A decision against it, recorded.
-    Refused(Box<Refused>, AnswerHead),
-    /// No decision, or no answer.
-    Failed(Failure, AnswerHead),
-    /// The key is not valid any more.
-    Unauthorized,
-}
-
-/// A whole answer.
-pub struct WholeAnswer {
-    /// The provider's status.
-    pub status: u16,
-    /// The body.
-    pub body: Bytes,
-    /// Headers and names.
-    pub head: AnswerHead,
-}
-
-/// What stands beside any answer.
-#[derive(Clone, Debug, Default)]
-pub struct AnswerHead {
-    /// Names and links for the body and headers.
-    pub links: Links,
-    /// Headers of the provider that a caller may see.
-    pub headers: HeaderMap,
-    /// What the rate limit said.
-    pub quota: Option<Quota>,
-}
-
-/// The ids that clients read from answers, chunks and refusals.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-#[expect(missing_docs, reason = "the names are those of the published client; see README, wire")]
-pub struct Links {
-    pub session_id: String,
-    pub task_id: String,
-    pub agent_uuid: String,
-    pub pipeline_uuid: String,
-    pub audit_url: String,
-}
-
 /// The pipeline.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -191,12 +146,12 @@ impl Pipeline {
             let judgement = match judged {
                 Ok(Some(judgement)) => judgement,
                 Ok(None) => return Outcome::Unauthorized,
-                Err(error) => return undecided(&error, &exchange),
+                Err(error) => return self.undecided(&error, &exchange),
             };
             self.services.metrics.decision.observe(began.elapsed().as_secs_f64());
             let asked = match self.ask(&mut exchange, &judgement, question.take(), deadline).await {
                 Ok(asked) => asked,
-                Err(failure) => return Outcome::Failed(failure, head(&exchange, None)),
+                Err(failure) => return Outcome::Failed(failure, head(&self.services, &exchange, None)),
             };
             match asked {
                 Asked::Admitted(open, permit) => {
@@ -205,7 +160,7 @@ impl Pipeline {
                 }
                 Asked::Refused(refused, id) => {
                     self.services.metrics.count_refusal(&refused.refusal.blocked_by);
-                    return Outcome::Refused(refused, head(&exchange, id.as_deref()));
+                    return Outcome::Refused(refused, head(&self.services, &exchange, id.as_deref()));
                 }
                 Asked::Short(asking, left) => (question, room) = (Some(asking), Some(left)),
                 Asked::Stale(asking) => {
@@ -243,7 +198,7 @@ impl Pipeline {
 
     /// The snapshot after the one that was found stale.
     async fn newer(&self, exchange: &Exchange, deadline: Instant) -> Result<Arc<Snapshot>, Outcome> {
-        let failed = |failure| Outcome::Failed(failure, head(exchange, None));
+        let failed = |failure| Outcome::Failed(failure, head(&self.services, exchange, None));
         if Instant::now() >= deadline {
             let words = "the configuration changes faster than the request could be decided; ask again";
             return Err(failed(Failure::unavailable("configuration_changing", words)));
@@ -252,7 +207,7 @@ impl Pipeline {
         match tokio::time::timeout_at(deadline, loaded).await {
             Ok(Ok(Some(snapshot))) => Ok(snapshot),
             Ok(Ok(None)) => Err(Outcome::Unauthorized),
-            Ok(Err(error)) => Err(undecided(&error, exchange)),
+            Ok(Err(error)) => Err(self.undecided(&error, exchange)),
             Err(_) => {
                 Err(failed(Failure::unavailable("configuration_loading", "the newer configuration is still loading")))
             }
@@ -288,7 +243,7 @@ impl Pipeline {
                 let (limit, window) = judgement.snapshot.budget();
                 let amount = self.worst_case(exchange, limit.is_some());
                 let reserve = Reserve { amount, limit, window };
-                let content = self.admission_content(exchange, judgement, amount);
+                let content = admission_content(&self.services, exchange, judgement, amount);
                 admission.outbox.ask_admission(question, stamp, &content, reserve)
             }
         };
@@ -316,41 +271,29 @@ impl Pipeline {
         let default = if limited { self.services.settings.default_max_tokens } else { UNBOUNDED };
         let most = request.max_tokens.unwrap_or(default);
         let price: Price = self.services.prices.of(&request.model);
-        price.worst_case(request.body.len() as u64, most, request.choices)
+        let prompt = (request.body.len() as u64).saturating_add(request.media.saturating_mul(MEDIA_TOKENS));
+        price.worst_case(prompt, most, request.choices).min(MOST_RESERVED)
     }
 
-    fn admission_content<'a>(
-        &'a self,
-        exchange: &'a Exchange,
-        judgement: &'a Judgement,
-        reserved_nano: NanoUsd,
-    ) -> AdmissionContent<'a> {
-        let (provider, _) = self.services.providers.of(&exchange.request.model);
-        let credential = judgement.snapshot.config.credential(provider.name());
-        AdmissionContent {
-            agent: exchange.caller.agent.as_str(),
-            body_bytes: exchange.request.body.len() as u64,
-            body_digest: exchange.body_digest,
-            classification: judgement.classification,
-            coverage: exchange.coverage(),
-            credential: credential.map(|credential| credential.credential_id.as_str()),
-            detections: &judgement.detections,
-            flags_ignored: &judgement.flags.ignored,
-            key: exchange.caller.key.as_str(),
-            missing: &judgement.view.plan.missing,
-            mode: mode_word(judgement),
-            model: &exchange.request.model,
-            policy: policy_record(judgement),
-            project: exchange.caller.project.as_str(),
-            provider: provider.name(),
-            request: &exchange.names.request,
-            reserved_nano,
-            session: &exchange.names.session,
-            stream: exchange.request.stream,
-            task: &exchange.names.task,
-        }
+    /// No decision could be made: the organization's configuration is not usable, or not there.
+    fn undecided(&self, error: &SnapshotError, exchange: &Exchange) -> Outcome {
+        tracing::error!(org.id = %exchange.caller.org, error = error as &dyn std::error::Error, "a request could not be decided");
+        let failure = match error {
+            SnapshotError::Tampered { .. } => Failure::unavailable("configuration_tampered", error.to_string()),
+            SnapshotError::Compile(_) | SnapshotError::Tenants(_) => {
+                Failure::new(403, "policy_error", "the agent's policy cannot be evaluated, so nothing is allowed")
+            }
+            SnapshotError::Missing => return Outcome::Unauthorized,
+            SnapshotError::Storage(_) => Failure::unavailable("database_unavailable", "the configuration cannot be read now"),
+        };
+        Outcome::Failed(failure, head(&self.services, exchange, None))
     }
 }
+
+/// Tokens that one picture, sound or file may cost, whatever its bytes.
+const MEDIA_TOKENS: u64 = 16_384;
+/// The most that one call reserves: a million dollars. Sums of holds stay far from the end of their type.
+const MOST_RESERVED: NanoUsd = NanoUsd(1_000_000_000_000_000);
 
 /// What the record answered.
 enum Asked {
@@ -362,77 +305,6 @@ enum Asked {
 
 fn refused(refusal: Refusal, judgement: &Judgement) -> Refused {
     Refused { refusal, classification: judgement.classification }
-}
-
-fn refusal_content<'a>(exchange: &'a Exchange, judgement: &'a Judgement, refusal: &'a Refusal) -> RefusalContent<'a> {
-    let mut policy = policy_record(judgement);
-    if let Some(rule) = &refusal.rule {
-        policy = PolicyRecord { outcome: "block", rule };
-    }
-    RefusalContent {
-        agent: exchange.caller.agent.as_str(),
-        blocked_by: &refusal.blocked_by,
-        body_bytes: exchange.request.body.len() as u64,
-        body_digest: exchange.body_digest,
-        classification: judgement.classification,
-        coverage: exchange.coverage(),
-        detections: &judgement.detections,
-        flags_ignored: &judgement.flags.ignored,
-        key: exchange.caller.key.as_str(),
-        missing: &judgement.view.plan.missing,
-        model: &exchange.request.model,
-        policy,
-        project: exchange.caller.project.as_str(),
-        reason: &refusal.reason,
-        request: &exchange.names.request,
-        session: &exchange.names.session,
-        status: refusal.status(),
-        task: &exchange.names.task,
-    }
-}
-
-fn policy_record(judgement: &Judgement) -> PolicyRecord<'_> {
-    match &judgement.decision {
-        Some(decision) if decision.is_block() => PolicyRecord { outcome: "block", rule: &decision.rule },
-        Some(decision) => PolicyRecord { outcome: "allow", rule: &decision.rule },
-        None => PolicyRecord { outcome: "allow", rule: DEFAULT_RULE },
-    }
-}
-
-fn mode_word(judgement: &Judgement) -> &'static str {
-    use crate::domain::plan::flags::Mode;
-    match judgement.flags.effective.mode {
-        Mode::Observe => "observe",
-        Mode::Warn => "warn",
-        Mode::Enforce => "enforce",
-        Mode::Lockdown => "lockdown",
-    }
-}
-
-/// No decision could be made: the organization's configuration is not usable, or not there.
-fn undecided(error: &SnapshotError, exchange: &Exchange) -> Outcome {
-    tracing::error!(org.id = %exchange.caller.org, error = error as &dyn std::error::Error, "a request could not be decided");
-    let failure = match error {
-        SnapshotError::Tampered { .. } => Failure::unavailable("configuration_tampered", error.to_string()),
-        SnapshotError::Compile(_) | SnapshotError::Tenants(_) => {
-            Failure::new(403, "policy_error", "the agent's policy cannot be evaluated, so nothing is allowed")
-        }
-        SnapshotError::Missing => return Outcome::Unauthorized,
-        SnapshotError::Storage(_) => Failure::unavailable("database_unavailable", "the configuration cannot be read now"),
-    };
-    Outcome::Failed(failure, head(exchange, None))
-}
-
-/// Names and links; `decision` is the record's id.
-fn head(exchange: &Exchange, decision: Option<&str>) -> AnswerHead {
-    let links = Links {
-        session_id: exchange.names.session.clone(),
-        task_id: exchange.names.task.clone(),
-        agent_uuid: exchange.caller.agent.as_str().to_owned(),
-        pipeline_uuid: decision.unwrap_or_default().to_owned(),
-        audit_url: decision.map(|id| format!("/api/audit/event/{id}")).unwrap_or_default(),
-    };
-    AnswerHead { links, headers: HeaderMap::new(), quota: exchange.quota }
 }
 
 /// Whether every bound step stands in the registry; compared by a test.

@@ -38,13 +38,17 @@ pub enum RefusalKind {
     },
 }
 
+/// Longest reason, in characters.
+const MOST_REASON: usize = 600;
+
 impl Refusal {
     /// A step refuses.
     pub(super) fn by_step(step: &'static str, reason: impl Into<String>) -> Self {
         Self {
             blocked_by: Cow::Borrowed(step),
             rule: None,
-            reason: reason.into(),
+            // Names of tools and the like are the caller's or the model's own, of any length.
+            reason: reason.into().chars().take(MOST_REASON).collect(),
             kind: RefusalKind::Policy,
             details: json!({}),
         }

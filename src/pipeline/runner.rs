@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     Services,
+    before::detectors,
     exchange::{Exchange, Judgement},
     refusal::{Refusal, RefusalKind},
     step::{Run, StepReport, Verdict},
@@ -53,6 +54,10 @@ pub(super) fn decide(
         if let Some(Run::Before(run)) = super::binding(step.spec.id) {
             one(services, step, run, exchange, &mut judgement);
             if judgement.refusal.is_some() {
+                // The refusal names how confidential the prompt is, although `classify_data` comes later.
+                if view.plan.step("classify_data").is_some() {
+                    detectors::classified(exchange, &mut judgement);
+                }
                 return Ok(judgement);
             }
         }
@@ -140,9 +145,6 @@ pub(super) fn signals<'a>(exchange: &'a Exchange, judgement: &'a Judgement) -> S
     let request = &exchange.request;
     let config = &judgement.snapshot.config;
     let agent = config.agents.get(&exchange.caller.agent);
-    let mut categories: Vec<&str> = judgement.detections.iter().map(|detection| detection.category).collect();
-    categories.sort_unstable();
-    categories.dedup();
     let kept = request.tools.iter().enumerate().filter(|(place, _)| !judgement.dropped_tools.contains(place));
     Signals {
         model: &request.model,
@@ -153,8 +155,8 @@ pub(super) fn signals<'a>(exchange: &'a Exchange, judgement: &'a Judgement) -> S
         bytes: request.body.len() as u64,
         max_tokens: request.max_tokens,
         classification: judgement.classification,
-        categories,
-        detections: judgement.detections.len() as u64,
+        categories: judgement.categories.iter().copied().collect(),
+        detections: judgement.found,
         agent_id: exchange.caller.agent.as_str(),
         framework: agent.map(|agent| agent.framework.as_str()).filter(|framework| !framework.is_empty()),
         project_id: Some(exchange.caller.project.as_str()),

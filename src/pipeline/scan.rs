@@ -43,7 +43,7 @@ pub(super) struct PromptScan {
 
 /// Scans every string of a request.
 pub(super) fn scan_prompt(services: &Services, request: &ChatRequest) -> PromptScan {
-    let mut scan = Scan { services, work: Work::new(services.settings.scan_budget), out: PromptScan::default() };
+    let mut scan = Scan { services, request, work: Work::new(services.settings.scan_budget), out: PromptScan::default() };
     let root = request.root();
     for (key, value) in root.members() {
         if key == "messages" {
@@ -68,11 +68,16 @@ const TRUSTED: Families = Families::NONE
 
 struct Scan<'a> {
     services: &'a Services,
+    request: &'a ChatRequest,
     work: Work,
     out: PromptScan,
 }
 
 impl Scan<'_> {
+    fn place(&self, value: usize) -> String {
+        self.request.value(value).map_or_else(String::new, Value::path)
+    }
+
     fn subtree(&mut self, root: Value<'_>, families: Families) {
         for value in root.strings() {
             if let Some(text) = value.as_str() {
@@ -89,7 +94,7 @@ impl Scan<'_> {
             self.out.coverage.seen += text.len() as u64;
             return;
         }
-        if is_media(text) {
+        if is_media(text, || self.place(value)) {
             self.out.coverage.uncovered += text.len() as u64;
             return;
         }
@@ -98,7 +103,7 @@ impl Scan<'_> {
         self.out.coverage.seen += coverage.seen as u64;
         self.out.coverage.uncovered += coverage.unseen as u64;
         // A string in a string: arguments of replayed tool calls hide text behind a second layer of escapes.
-        if text.contains("\\u") && findings.is_empty() {
+        if text.contains("\\u") {
             self.escaped(text, families, &mut findings);
         }
         if !findings.is_empty() {
@@ -121,12 +126,13 @@ impl Scan<'_> {
     }
 }
 
-/// Pictures, sound and files in base64: a data URL, or a long run without white space that is not prose.
-fn is_media(text: &str) -> bool {
-    if text.starts_with("data:") && text.get(..text.len().min(128)).is_some_and(|head| head.contains(";base64,")) {
-        return true;
+/// Pictures, sound and files in base64: a data URL, or a long run in a member that is meant for media. Everything in it
+/// must be base64, so that no prose hides behind a label.
+fn is_media(text: &str, place: impl Fn() -> String) -> bool {
+    const LONG: usize = 512;
+    let is_base64 = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b));
+    if let Some(url) = text.strip_prefix("data:") {
+        return url.split_once(";base64,").is_some_and(|(kind, data)| kind.len() <= 128 && is_base64(data));
     }
-    const LONG: usize = 4_096;
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"+/=-_".contains(b);
-    text.len() > LONG && text.as_bytes().iter().all(plain)
+    text.len() > LONG && is_base64(text) && [".data", ".file_data"].iter().any(|name| place().ends_with(name))
 }

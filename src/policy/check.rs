@@ -140,8 +140,8 @@ fn check_rego(name: &str, text: &str) -> Vec<RuleFinding> {
     }
     let added = new_engine().and_then(|mut engine| {
         engine.add_policy(name.to_owned(), text.to_owned()).map_err(|e| e.to_string())?;
-        // Undefined variables and recursion show only when the module is analysed, which any evaluation does.
-        let query = format!("data.{}.tappass_check", package(text).unwrap_or("tappass"));
+        // Undefined variables and recursion show only when a rule is evaluated, so all of them are.
+        let query = format!("data.{}", package(text).unwrap_or("tappass"));
         match engine.eval_query(query, false) {
             Ok(_) => Ok(()),
             Err(why) => Err(why.to_string()),

@@ -117,12 +117,10 @@ async fn a_refused_stream_releases_nothing_of_the_secret_and_ends_in_an_error() 
     for channel in ["content", "reasoning", "refusal", "tool arguments"] {
         let events = drip(channel, &format!("the key is {AWS_KEY}, keep it"));
         upstream.then(Answer::stream(events));
-        let reply = gateway.chat(&ask_stream("hi")).await.expect(200);
-        let sum = Sum::of(&reply.body);
-        let text = channel_text(&sum, channel);
-        assert!(!sum.done && sum.errors.len() == 1, "{channel}: {}", reply.text());
-        assert!(!text.contains("AKIA"), "{channel}: what was released ends before the secret: {text}");
-        assert!(!reply.whole, "{channel}: no clean end");
+        // Nothing was released before the refusal, so it is an ordinary one.
+        let reply = gateway.chat(&ask_stream("hi")).await.expect(403);
+        assert_eq!(reply.json()["blocked_by"], "scan_output", "{channel}");
+        assert!(!reply.text().contains("AKIA"), "{channel}: {}", reply.text());
     }
     for closing in gateway.settled().await.closings() {
         assert!(closing.outcome().contains("block") || closing.outcome().contains("refus"), "{}", closing.text);

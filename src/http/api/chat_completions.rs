@@ -12,10 +12,8 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::authorize;
 use crate::{
     auth::Principal,
-    crypto::sha256,
     domain::plan::flags::Flags,
     http::{
         error::ApiError,
@@ -25,7 +23,7 @@ use crate::{
     },
     limits::Quota,
     pipeline::{AnswerHead, Caller, Exchange, GovernedStream, Names, Outcome, Refused, RefusalKind, WholeAnswer},
-    providers::openai::ChatRequest,
+    providers::openai::{ChatRequest, InvalidRequest},
 };
 
 /// Answers a chat request.
@@ -36,18 +34,22 @@ pub(in crate::http) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    authorize(&state, &who, "chat.create")?;
     let started = state.clock.running();
     let (caller, snapshot) = caller(&who)?;
     let flags = flags(&headers)?;
     let names = names(&state, request_id, &headers)?;
     let read = read_body(&state, &headers, body).await?;
-    let request = ChatRequest::read(read.bytes.clone()).map_err(|error| {
+    let (bytes, counted) = (read.bytes, read.counted);
+    let large = bytes.len() > state.config.pipeline.offload_bytes;
+    let make = || {
+        let request = ChatRequest::read(bytes)?;
+        Ok(Exchange::new(caller, names, flags, request, started, Box::new(counted)))
+    };
+    let made = if large { tokio::task::block_in_place(make) } else { make() };
+    let exchange = made.map_err(|error: InvalidRequest| {
         state.admission.aggregates.count_unowned("invalid_request");
         ApiError::invalid(error.message).with_param(error.param)
     })?;
-    let digest = sha256(&[&read.bytes]);
-    let exchange = Exchange::new(caller, names, flags, request, digest, started);
     let outcome = state.pipeline.handle(exchange, snapshot).await;
     Ok(render(&state, outcome))
 }

@@ -26,7 +26,7 @@ use crate::{
 /// A body in memory, counted while it lives.
 pub(crate) struct ReadBody {
     pub(crate) bytes: Bytes,
-    pub(crate) _counted: Counted,
+    pub(crate) counted: Counted,
 }
 
 /// Bytes that are counted against the bound on all bodies.
@@ -119,7 +119,7 @@ async fn plain(
         }
         joined.extend_from_slice(&data);
     }
-    Ok(ReadBody { bytes: first.unwrap_or_else(|| joined.freeze()), _counted: counted })
+    Ok(ReadBody { bytes: first.unwrap_or_else(|| joined.freeze()), counted })
 }
 
 async fn decoded(
@@ -137,7 +137,7 @@ async fn decoded(
         let read = reader.read_buf(&mut out).await;
         let read = read.map_err(|_| ApiError::invalid("the body does not decode as its `Content-Encoding` says"))?;
         if read == 0 {
-            return Ok(ReadBody { bytes: out.freeze(), _counted: counted });
+            return Ok(ReadBody { bytes: out.freeze(), counted });
         }
         counted.add(read, all)?;
         if out.len() > most {

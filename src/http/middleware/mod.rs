@@ -1,14 +1,17 @@
 //! The page of layers, outermost first.
 //!
 //! Owns their order. A request passes: request id, security headers, access log and metrics (`observe`) · panic and load
-//! bound (`protect`) · per-address limit and principal (`identify`) · the route, whose body extractor bounds the body.
+//! bound (`protect`) · per-address limit and principal (`identify`) · the route, which asks whether the caller may
+//! (`authorize`) before its extractor reads, and bounds, the body.
 //! Each is a function. A layer that refuses answers in the same error shape as a route.
 
+mod authorize;
 mod identify;
 mod observe;
 mod protect;
 
 use axum::{Router, middleware::from_fn_with_state};
+pub(super) use authorize::Guard;
 pub(super) use identify::Identified;
 pub(super) use observe::{Remote, RequestId};
 

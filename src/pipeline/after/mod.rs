@@ -43,8 +43,7 @@ pub(super) fn finish_whole(
     };
     live.usage = answer.usage();
     live.answer_bytes = answer.text_bytes();
-    let choices = answer.root().get("choices");
-    let strings = choices.into_iter().flat_map(Value::strings);
+    let strings = answer.root().strings();
     let texts: Vec<(usize, Cow<'_, str>)> = strings.filter_map(|value| Some((value.id(), value.as_str()?))).collect();
     let place = |id| answer.value(id).map_or_else(String::new, Value::path);
     let mut found = output::scan(services, &mut rules, &mut live, &texts, place);

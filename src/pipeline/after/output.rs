@@ -21,6 +21,7 @@ use crate::{
         exchange::MOST_DETECTIONS,
         live::{Live, Rules},
         refusal::Refusal,
+        runner::signals,
         step::StepReport,
     },
     providers::openai::ToolCall,
@@ -123,9 +124,10 @@ pub(in crate::pipeline) fn refused_tool(
     let step = view.plan.step("tool_permissions")?;
     let began = Instant::now();
     let mut refusal = None;
+    let signals = signals(&rules.exchange, &rules.judgement);
     for call in calls {
-        let arguments = serde_json::from_str(&call.arguments).unwrap_or(serde_json::Value::Null);
-        if let Some((rule, reason)) = tools::refused(&rules.judgement, &call.name, Some(&arguments), &rules.exchange) {
+        let arguments = arguments(&call.arguments);
+        if let Some((rule, reason)) = tools::refused(&rules.judgement, &call.name, Some(&arguments), &signals) {
             let words = format!("blocked_tool:{}: {reason}", call.name);
             refusal = Some(Refusal { rule: Some(rule), ..Refusal::by_step("tool_permissions", words) });
             break;
@@ -136,6 +138,15 @@ pub(in crate::pipeline) fn refused_tool(
     let found = refusal.as_ref().map(|refusal| (Action::Block, refusal.reason.clone()));
     rules.judgement.reports.push(StepReport::new("tool_permissions", found, took));
     refusal
+}
+
+/// The arguments as rules see them. What does not parse has no shape to be judged, which rules on arguments refuse.
+fn arguments(text: &str) -> serde_json::Value {
+    match serde_json::from_str(text) {
+        Ok(arguments) => arguments,
+        Err(_) if text.trim().is_empty() => serde_json::Value::Null,
+        Err(_) => serde_json::Value::String(text.to_owned()),
+    }
 }
 
 /// `cost_tracking`: what the call used, among the steps that the caller sees. It fails open, and cannot fail.

@@ -40,12 +40,16 @@ pub(in crate::pipeline) fn detect(
             continue;
         }
         let value = exchange.request.value(text.value);
-        let place = value.map_or_else(String::new, crate::domain::json::Value::path);
         let mut redacted = Vec::new();
         for finding in own {
-            let action = judgement.action(step, finding, false);
-            judgement.record(step, text, &place, finding, action);
-            if action == Action::Redact && !text.is_key {
+            let action = match judgement.action(step, finding, false) {
+                // A key cannot be replaced without changing what the request means.
+                Action::Redact if text.is_key => Action::Block,
+                action => action,
+            };
+            let place = || value.map_or_else(String::new, crate::domain::json::Value::path);
+            judgement.record(step, text, place, finding, action);
+            if action == Action::Redact {
                 redacted.push(finding.clone());
             }
             if !found.contains(&finding.category) {
@@ -68,10 +72,15 @@ pub(in crate::pipeline) fn classify_data(
     judgement: &mut Judgement,
 ) -> Result<Verdict, StepError> {
     scan_once(services, exchange);
-    let Some(scan) = &exchange.scan else { return Ok(Verdict::Pass) };
+    classified(exchange, judgement);
+    Ok(Verdict::Pass)
+}
+
+/// Classifies what was scanned, if it was.
+pub(in crate::pipeline) fn classified(exchange: &Exchange, judgement: &mut Judgement) {
+    let Some(scan) = &exchange.scan else { return };
     let findings: Vec<Finding> = scan.texts.iter().flat_map(|text| text.findings.iter().cloned()).collect();
     judgement.classification = classify(&findings);
-    Ok(Verdict::Pass)
 }
 
 fn scan_once(services: &Services, exchange: &mut Exchange) {

@@ -9,9 +9,10 @@ use crate::{
         Services,
         exchange::{Exchange, Judgement},
         refusal::Refusal,
+        runner::signals,
         step::{StepError, Verdict},
     },
-    policy::{Decision, pattern_matches},
+    policy::{Decision, Signals, pattern_matches},
 };
 
 /// `filter_tools`.
@@ -22,8 +23,9 @@ pub(in crate::pipeline) fn filter_tools(
     judgement: &mut Judgement,
 ) -> Result<Verdict, StepError> {
     let mut dropped = Vec::new();
+    let signals = signals(exchange, judgement);
     for (place, tool) in exchange.request.tools.iter().enumerate() {
-        if let Some(refused) = refused(judgement, &tool.name, None, exchange) {
+        if let Some(refused) = refused(judgement, &tool.name, None, &signals) {
             dropped.push((place, tool.name.clone(), refused));
         }
     }
@@ -47,10 +49,9 @@ pub(in crate::pipeline) fn refused(
     judgement: &Judgement,
     tool: &str,
     arguments: Option<&serde_json::Value>,
-    exchange: &Exchange,
+    signals: &Signals<'_>,
 ) -> Option<(std::sync::Arc<str>, String)> {
-    let signals = super::super::runner::signals(exchange, judgement);
-    let decision: Decision = judgement.view.policy.decide_tool(tool, arguments, &signals);
+    let decision: Decision = judgement.view.policy.decide_tool(tool, arguments, signals);
     if decision.is_block() {
         return Some((decision.rule, decision.reason.to_string()));
     }

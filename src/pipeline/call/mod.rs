@@ -14,9 +14,8 @@ use std::{
 };
 
 use super::{
-    AnswerHead, Outcome, Services, WholeAnswer, after,
+    AnswerHead, Outcome, Services, WholeAnswer, after, outcome::head,
     exchange::{Exchange, Judgement},
-    head,
     live::{Live, Rules},
     refusal::Failure,
     step::StepReport,
@@ -24,6 +23,8 @@ use super::{
 };
 use crate::{
     admission::{CredentialError, OpenAdmission, Permit},
+    detect::{Families, Work},
+    domain::detection::Family,
     providers::{Call, Limit, MayStart, Provider, ProviderError, UpstreamReply},
     vault::SecretText,
 };
@@ -37,7 +38,7 @@ pub(super) async fn call(
     permit: Permit,
 ) -> Outcome {
     let mut live = Live::new(services, &exchange, open);
-    let mut head = head(&exchange, Some(&live.id()));
+    let mut head = head(services, &exchange, Some(&live.id()));
     let began = Instant::now();
     let sent = send(services, &exchange, &judgement, &permit, &mut live).await;
     let mut rules = Rules { exchange, judgement };
@@ -52,9 +53,9 @@ pub(super) async fn call(
         Err(failure) => return Outcome::Failed(failure, head),
     };
     live.provider_status = Some(reply.status.as_u16());
-    let id = reply.headers.get("x-provider-request-id").and_then(|id| id.to_str().ok());
+    head.headers = reply.headers.iter().filter(|(_, value)| is_clean(services, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let id = head.headers.get("x-provider-request-id").and_then(|id| id.to_str().ok());
     live.provider_request = id.map(|id| id.chars().take(200).collect());
-    head.headers.clone_from(&reply.headers);
     if !reply.status.is_success() {
         return refused_by_provider(services, reply, live, head).await;
     }
@@ -68,6 +69,15 @@ pub(super) async fn call(
             Outcome::Failed(failure, head)
         }
     }
+}
+
+/// Whether a header of the provider may be shown: it holds nothing that looks like a secret.
+fn is_clean(services: &Services, value: &http::HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else { return false };
+    let secrets = Families::NONE.with(Family::Secrets);
+    let mut found = Vec::new();
+    services.scanner.scan(text, secrets, &mut Work::new(64 * 1024), &mut found);
+    found.is_empty()
 }
 
 /// Sends the call; a connection that never came about is tried once more, since nothing can have been billed.
@@ -202,7 +212,9 @@ async fn whole(
             return Outcome::Failed(failure(&error), head);
         }
     };
-    after::finish_whole(services, body, live, rules, head)
+    let large = body.len() > services.settings.offload_bytes;
+    let finish = || after::finish_whole(services, body, live, rules, head);
+    if large { tokio::task::block_in_place(finish) } else { finish() }
 }
 
 /// A stream: nothing is answered before its first event, so that an error in it can still be an error.

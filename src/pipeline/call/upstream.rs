@@ -3,7 +3,7 @@
 //! Owns which edits a decision makes to the caller's bytes: the provider's own model name, tools taken away, texts redacted,
 //! a bound where a budget needs one. Where nothing changes, the bytes are the caller's own.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 
@@ -24,12 +24,9 @@ pub(super) fn body(services: &Services, exchange: &Exchange, judgement: &Judgeme
     let (limit, _) = judgement.snapshot.budget();
     let max_tokens = (limit.is_some() && request.max_tokens.is_none()).then_some(bound);
     let dropped = request.tools.iter().enumerate().filter(|(place, _)| judgement.dropped_tools.contains(place));
-    let mut texts: Vec<(usize, Vec<Finding>)> = Vec::new();
+    let mut texts: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
     for (value, findings) in &judgement.redactions {
-        match texts.iter_mut().find(|(known, _)| known == value) {
-            Some((_, known)) => known.extend(findings.iter().cloned()),
-            None => texts.push((*value, findings.clone())),
-        }
+        texts.entry(*value).or_default().extend(findings.iter().cloned());
     }
     let texts = texts.iter().filter_map(|(value, findings)| {
         let text = request.value(*value)?.as_str()?.into_owned();

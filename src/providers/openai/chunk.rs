@@ -25,7 +25,12 @@ pub enum DeltaChannel {
     ToolName(u64),
     /// The arguments of the tool call with this index.
     ToolArguments(u64),
+    /// Any other text of the choice.
+    Other,
 }
+
+/// The index under which the older `function_call` stands.
+const LEGACY: u64 = u64::MAX;
 
 /// A fragment of text.
 #[derive(Debug)]
@@ -101,7 +106,18 @@ impl ChatChunk {
                             give(DeltaChannel::ToolArguments(at), arguments);
                         }
                     }
-                    _ => {}
+                    "function_call" => {
+                        give(DeltaChannel::ToolName(LEGACY), value.get("name"));
+                        give(DeltaChannel::ToolArguments(LEGACY), value.get("arguments"));
+                    }
+                    "role" => {}
+                    _ => value.strings().for_each(|text| give(DeltaChannel::Other, Some(text))),
+                }
+            }
+            // A provider may put a text where no client looks for it; it is looked at all the same.
+            for (key, value) in choice.members() {
+                if !matches!(&*key, "delta" | "finish_reason" | "index" | "logprobs") {
+                    value.strings().for_each(|text| give(DeltaChannel::Other, Some(text)));
                 }
             }
         }

@@ -60,6 +60,8 @@ pub struct ChatRequest {
     pub max_tokens: Option<u64>,
     /// How many messages.
     pub messages: usize,
+    /// How many parts are pictures, sound or files: they cost tokens that their bytes do not show.
+    pub media: u64,
     /// The tools that are offered.
     pub tools: Vec<Tool>,
 }
@@ -91,17 +93,15 @@ impl ChatRequest {
         let stream = flag(root, "stream")?;
         let options = root.get("stream_options").filter(|options| !options.is_null());
         let include_usage = options.map_or(Ok(false), |options| flag(options, "include_usage"))?;
-        let bound = number(root, "max_completion_tokens")?;
-        let max_tokens = match bound {
-            Some(bound) => Some(bound),
-            None => number(root, "max_tokens")?,
-        };
+        // A provider may honour either, so the larger one counts.
+        let max_tokens = number(root, "max_completion_tokens")?.max(number(root, "max_tokens")?);
+        let media = media(root);
         let choices = number(root, "n")?.unwrap_or(1).max(number(root, "best_of")?.unwrap_or(1));
         if choices > MAX_CHOICES {
             return Err(InvalidRequest::at("n", format!("`n` must be at most {MAX_CHOICES}")));
         }
         let tools = tools(root)?;
-        Ok(Self { model, stream, include_usage, choices, max_tokens, messages, tools, tape, body })
+        Ok(Self { model, stream, include_usage, choices, max_tokens, messages, media, tools, tape, body })
     }
 
     /// The view over the whole body.
@@ -229,6 +229,12 @@ fn messages(root: Value<'_>) -> Result<usize, InvalidRequest> {
         count += 1;
     }
     Ok(count)
+}
+
+fn media(root: Value<'_>) -> u64 {
+    let contents = root.get("messages").into_iter().flat_map(Value::items).filter_map(|message| message.get("content"));
+    let parts = contents.flat_map(Value::items).filter_map(|part| part.get("type").and_then(Value::as_str));
+    parts.filter(|kind| !matches!(&**kind, "text" | "input_text" | "refusal")).count() as u64
 }
 
 fn flag(object: Value<'_>, key: &str) -> Result<bool, InvalidRequest> {

@@ -45,6 +45,17 @@ impl WriteTx {
 }
 
 impl Sql {
+    /// Closed boots that signed something which a commit of theirs left out.
+    pub async fn closed_boots_with_unwritten(&self) -> Result<Vec<String>, StorageError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT a.boot FROM audit_batch a JOIN boot b ON b.id = a.boot \
+             WHERE a.unwritten <> '[]' AND b.closed <> 0",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// The lists of unwritten counters of a boot, per chain, without the empty ones.
     pub async fn unwritten_of(&self, boot: &str) -> Result<Vec<(OrgId, String)>, StorageError> {
         let rows = sqlx::query("SELECT org_id, unwritten FROM audit_batch WHERE boot = $1 AND unwritten <> '[]'")

@@ -149,6 +149,16 @@ impl Sql {
         row.as_ref().map(read).transpose()
     }
 
+    /// The bodies of a chain's entries of one kind; for kinds that are rare.
+    pub async fn bodies_of_kind(&self, org: &OrgId, kind: &str) -> Result<Vec<String>, StorageError> {
+        let rows = sqlx::query("SELECT body FROM audit_entry WHERE org_id = $1 AND kind = $2 ORDER BY seq")
+            .bind(org.as_str())
+            .bind(kind)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// Which of a boot's counters have an entry.
     pub async fn counters_of(&self, org: &OrgId, boot: &str) -> Result<Vec<u64>, StorageError> {
         let rows = sqlx::query("SELECT counter FROM audit_entry WHERE org_id = $1 AND boot = $2 ORDER BY counter")

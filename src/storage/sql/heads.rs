@@ -83,6 +83,12 @@ impl Sql {
         rows.iter().map(id).collect()
     }
 
+    /// Every organization's own row.
+    pub async fn organization_rows(&self) -> Result<Vec<String>, StorageError> {
+        let rows = sqlx::query("SELECT body FROM organization ORDER BY org_id").fetch_all(&self.readers).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// The head of a chain outside any transaction.
     pub async fn head(&self, org: &OrgId) -> Result<Option<Head>, StorageError> {
         let row = sqlx::query(SELECT).bind(org.as_str()).fetch_optional(&self.readers).await?;

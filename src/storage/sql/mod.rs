@@ -50,6 +50,19 @@ pub enum StorageError {
     Schema,
 }
 
+impl StorageError {
+    /// Whether the database as a whole cannot be written (no connection, disk full, read-only, busy, an I/O error), as
+    /// opposed to one statement that it refuses.
+    pub fn is_outage(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(error)) = self else {
+            return !matches!(self, Self::Inconsistent { .. });
+        };
+        let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or(0);
+        // SQLite's primary codes BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
+        matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14)
+    }
+}
+
 impl From<sqlx::Error> for StorageError {
     fn from(error: sqlx::Error) -> Self {
         Self::Unavailable(error)
@@ -95,7 +108,7 @@ impl Sql {
             .create_if_missing(create)
             .read_only(!create)
             .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(400)
+            .statement_cache_capacity(1_000)
             .foreign_keys(true);
         let options = if create {
             options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
@@ -117,7 +130,14 @@ impl Sql {
     }
 
     /// Opens a write transaction. Only `admission` calls this for anything that touches a chain head.
+    ///
+    /// SQLite ends a transaction by itself on a full disk or an I/O error; the driver then takes the connection for one that
+    /// is inside a transaction for ever. So a connection that cannot begin is closed, and a new one is tried.
     pub async fn begin(&self) -> Result<WriteTx, StorageError> {
+        if let Ok(tx) = self.writer.begin_with("BEGIN IMMEDIATE").await {
+            return Ok(WriteTx { tx });
+        }
+        self.writer.acquire().await?.close().await?;
         Ok(WriteTx { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
     }
 

@@ -20,8 +20,6 @@ use crate::{
     tenants::OrgConfig,
 };
 
-pub(super) use super::authorize;
-
 /// The configuration that the caller's organization has now, at least as new as the database's.
 async fn configuration(state: &State, who: &Identified) -> Result<Arc<Snapshot>, ApiError> {
     let found = state.admission.snapshots.refresh_if_newer(who.principal.org()).await?;

@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{agents, authorize, change, configuration, with_receipt};
+use super::{agents, change, configuration, with_receipt};
 use crate::{
     admission::{ChangeRefused, ChangeSet, check_agents},
     domain::{
@@ -23,11 +23,7 @@ use crate::{
 };
 
 /// All 49 steps, and which of them this build has.
-pub(in crate::http) async fn steps(
-    Ask(state): Ask<State>,
-    Extension(who): Extension<Identified>,
-) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.read")?;
+pub(in crate::http) async fn steps() -> Json<Value> {
     let all: Vec<Value> = steps::all()
         .iter()
         .map(|spec| {
@@ -45,7 +41,7 @@ pub(in crate::http) async fn steps(
             })
         })
         .collect();
-    Ok(Json(json!({ "steps": all, "total": all.len() })))
+    Json(json!({ "steps": all, "total": all.len() }))
 }
 
 /// What the organization stored, and the plan that a new agent would get.
@@ -53,7 +49,6 @@ pub(in crate::http) async fn get(
     Ask(state): Ask<State>,
     Extension(who): Extension<Identified>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.read")?;
     let snapshot = configuration(&state, &who).await?;
     let stored = snapshot.config.pipeline(&org_scope(&snapshot.config)).map(|stored| stored.spec.clone());
     let fallback = state.config.pipeline.preset.clone();
@@ -66,7 +61,6 @@ pub(in crate::http) async fn put(
     Extension(who): Extension<Identified>,
     Json(asked): Json<Value>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.write")?;
     let spec = import(&asked)?;
     store(&state, &who, spec, |config| Ok(org_scope(config))).await
 }
@@ -77,7 +71,6 @@ pub(in crate::http) async fn get_of_agent(
     Extension(who): Extension<Identified>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.read")?;
     let snapshot = configuration(&state, &who).await?;
     let agent = agents::find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the agent"))?;
     let stored = snapshot.config.pipeline(&agent_scope(agent)).map(|stored| stored.spec.clone());
@@ -98,7 +91,6 @@ pub(in crate::http) async fn put_of_agent(
     Path(id): Path<String>,
     Json(asked): Json<Value>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.write")?;
     let spec = import(&asked)?;
     store(&state, &who, spec, move |config| {
         let agent = agents::find(config, &id).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
@@ -120,7 +112,6 @@ pub(in crate::http) async fn put_unlocked(
     Extension(who): Extension<Identified>,
     Json(asked): Json<Unlocked>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&state, &who, "pipeline.write")?;
     let names: Vec<&str> = FLAGS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = asked.flags.iter().find(|flag| !names.contains(&flag.as_str())) {
         let words = format!("unknown flag `{unknown}`; valid are {}", names.join(", "));

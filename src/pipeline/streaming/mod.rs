@@ -6,6 +6,9 @@
 //! first fragment. It ends normally only if the provider said so: anything else is an error frame and then an aborted
 //! connection, since a clean end would be taken for a whole answer. Dropping it cancels the call and completes it.
 
+mod frames;
+mod texts;
+
 use std::{
     borrow::Cow,
     collections::VecDeque,
@@ -19,6 +22,8 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use serde_json::json;
+use frames::{first_members, is_plain, with_data};
+use texts::{Text, place, tool_calls};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -30,16 +35,22 @@ use super::{
     refusal::{Failure, Refusal, Refused},
 };
 use crate::{
+    admission::CoverageRecord,
+    domain::stamp::ConfigStamp,
+    tenants::AgentStatus,
     domain::json::{Edits, escape_into, line_safe},
     providers::{
         UpstreamBody,
-        openai::{ChatChunk, DeltaChannel, ToolCall},
+        openai::{ChatChunk, DeltaChannel},
         sse::{Event, Splitter},
     },
 };
 
 /// Most bytes of answer text that are kept to be scanned at the end; beyond them text is uncovered.
 const MOST_TEXT: usize = 4 << 20;
+
+/// How often a running stream asks whether its key and agent may still call.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// How long an error frame has to leave before its connection is cut.
 const FLUSH: Duration = Duration::from_millis(15);
@@ -48,13 +59,6 @@ const FLUSH: Duration = Duration::from_millis(15);
 #[derive(Debug, thiserror::Error)]
 #[error("the stream ended in an error")]
 pub struct StreamAborted;
-
-/// One text of the answer, as far as it has come.
-struct Text {
-    choice: u64,
-    channel: DeltaChannel,
-    text: String,
-}
 
 /// How far the stream is.
 enum State {
@@ -84,11 +88,16 @@ pub struct GovernedStream {
     text_bytes: usize,
     unseen_bytes: u64,
     include_usage: bool,
+    /// Whether any step looks at the answer's texts.
+    inspects: bool,
     saw_done: bool,
     released: bool,
     heartbeat: Duration,
     beat: Pin<Box<Sleep>>,
     halt: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When the newest configuration is looked at again.
+    watch: Pin<Box<Sleep>>,
+    stamp: ConfigStamp,
 }
 
 impl GovernedStream {
@@ -101,12 +110,14 @@ impl GovernedStream {
     ) -> Self {
         let heartbeat = services.settings.heartbeat;
         let holding = output::must_hold(&rules);
+        let stamp = rules.judgement.snapshot.stamp;
         Self {
             services: Arc::clone(services),
             upstream: Some(upstream),
             splitter: Splitter::default(),
             live: Some(live),
             include_usage: rules.exchange.request.include_usage,
+            inspects: ["scan_output", "tool_permissions"].iter().any(|id| rules.judgement.view.plan.step(id).is_some()),
             rules,
             state: State::Running,
             out: VecDeque::new(),
@@ -122,6 +133,8 @@ impl GovernedStream {
             heartbeat,
             beat: Box::pin(tokio::time::sleep(heartbeat)),
             halt: Box::pin(services.halt.clone().cancelled_owned()),
+            watch: Box::pin(tokio::time::sleep(WATCH)),
+            stamp,
         }
     }
 
@@ -211,6 +224,10 @@ impl GovernedStream {
             return Ok(());
         }
         let tools = self.collect(&chunk);
+        if self.holding && self.unseen_bytes > 0 {
+            let words = "the answer is longer than can be inspected before it is released";
+            return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
+        }
         if tools && !self.holding && self.rules.judgement.view.plan.step("tool_permissions").is_some() {
             self.holding = true;
         }
@@ -224,12 +241,16 @@ impl GovernedStream {
 
     /// Gathers the chunk's texts; answers whether a tool call speaks in it.
     fn collect(&mut self, chunk: &ChatChunk) -> bool {
+        let keep = self.inspects;
         let (texts, total, unseen) = (&mut self.texts, &mut self.text_bytes, &mut self.unseen_bytes);
         let mut tools = false;
         let mut came = 0;
         chunk.deltas(|delta| {
             tools |= matches!(delta.channel, DeltaChannel::ToolName(_) | DeltaChannel::ToolArguments(_));
             came += delta.text.len() as u64;
+            if !keep {
+                return;
+            }
             if *total + delta.text.len() > MOST_TEXT {
                 *unseen += delta.text.len() as u64;
                 return;
@@ -323,6 +344,12 @@ impl GovernedStream {
             found.refusal = output::refused_tool(&self.services, &mut self.rules, &calls);
         }
         output::track_cost(&self.services, &mut self.rules, live);
+        let is_other = |(i, _): &(usize, String)| self.texts.get(*i).is_some_and(|t| t.channel == DeltaChannel::Other);
+        if found.refusal.is_none() && found.replaced.iter().any(is_other) {
+            // Texts of any place are gathered there, so a redacted one has no place to be put back.
+            let words = "something that has to be redacted stands where it cannot be";
+            found.refusal = Some(Refusal::by_step("scan_output", words));
+        }
         match found.refusal {
             // What was released before may not have been held back: then the record says so, and nothing more follows.
             Some(refusal) => Err(Stop::Refused(refusal)),
@@ -401,15 +428,56 @@ impl GovernedStream {
         Ok(())
     }
 
+    /// Cuts the stream if the newest configuration does not know its key any more, or has suspended its agent.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.watch.as_mut().reset(Instant::now() + WATCH);
+        // So that the timer's next end wakes this task.
+        if self.watch.as_mut().poll(cx).is_ready() || !matches!(self.state, State::Running) {
+            return;
+        }
+        let caller = &self.rules.exchange.caller;
+        let Some(newest) = self.services.admission.snapshots.current(&caller.org) else { return };
+        if newest.stamp == self.stamp {
+            return;
+        }
+        self.stamp = newest.stamp;
+        let now = self.services.clock.now();
+        let may = newest.key(&caller.key_hash, now).is_some_and(|(_, agent)| agent.status == AgentStatus::Active);
+        if !may {
+            let words = "the key was revoked or its agent suspended";
+            self.released = true;
+            // After the first byte a stop is always a frame.
+            drop(self.stop(Stop::cut("revoked", Failure::new(403, "revoked", words))));
+        }
+    }
+
     /// Completes the call; dropping what is under way does the rest.
     fn complete(&mut self, outcome: &'static str, clean: bool) {
         self.upstream = None;
         if let Some(mut live) = self.live.take() {
             live.ends(outcome);
+            self.uninspected(&mut live);
         }
         self.state = if clean { State::Done } else { State::Aborting };
         // The server drops what it has buffered when a body fails, so the frame must be out before.
         self.beat.as_mut().reset(Instant::now() + FLUSH);
+    }
+}
+
+impl GovernedStream {
+    /// What came and was not inspected, because the stream ended before its end, is uncovered.
+    fn uninspected(&self, live: &mut Live) {
+        if live.coverage.is_none() && live.answer_bytes > 0 {
+            live.coverage = Some(CoverageRecord { seen: 0, uncovered: live.answer_bytes });
+        }
+    }
+}
+
+impl Drop for GovernedStream {
+    fn drop(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            self.uninspected(&mut live);
+        }
     }
 }
 
@@ -422,6 +490,9 @@ impl http_body::Body for GovernedStream {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         let this = self.get_mut();
+        if this.watch.as_mut().poll(cx).is_ready() {
+            this.look(cx);
+        }
         loop {
             if let Some(bytes) = this.out.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -433,7 +504,10 @@ impl http_body::Body for GovernedStream {
             }
             match this.poll_upstream(cx) {
                 Poll::Ready(Ok(())) => {
-                    this.beat.as_mut().reset(Instant::now() + this.heartbeat);
+                    // Only what the caller sees keeps the caller waiting; what is held does not.
+                    if matches!(this.state, State::Running) && !this.out.is_empty() {
+                        this.beat.as_mut().reset(Instant::now() + this.heartbeat);
+                    }
                 }
                 // After the first byte every stop is a frame, so this ends a stream that released nothing.
                 Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(StreamAborted))),
@@ -470,71 +544,3 @@ impl Stop {
     }
 }
 
-/// The ids that clients read from the top level of the first chunk.
-fn first_members(links: Links, holding: bool) -> Vec<(&'static str, Vec<u8>)> {
-    let quoted = |text: &str| {
-        let mut out = Vec::with_capacity(text.len() + 2);
-        escape_into(&mut out, text);
-        out
-    };
-    let object = json!({ "held": holding, "blocked": false });
-    vec![
-        ("session_id", quoted(&links.session_id)),
-        ("task_id", quoted(&links.task_id)),
-        ("agent_uuid", quoted(&links.agent_uuid)),
-        ("pipeline_uuid", quoted(&links.pipeline_uuid)),
-        ("audit_url", quoted(&links.audit_url)),
-        ("tappass", object.to_string().into_bytes()),
-    ]
-}
-
-/// Where a text of a stream stands, in the words of a whole answer.
-fn place(text: &Text) -> String {
-    let choice = text.choice;
-    match text.channel {
-        DeltaChannel::Content => format!("choices[{choice}].message.content"),
-        DeltaChannel::Refusal => format!("choices[{choice}].message.refusal"),
-        DeltaChannel::Reasoning => format!("choices[{choice}].message.reasoning_content"),
-        DeltaChannel::ToolName(i) => format!("choices[{choice}].message.tool_calls[{i}].function.name"),
-        DeltaChannel::ToolArguments(i) => format!("choices[{choice}].message.tool_calls[{i}].function.arguments"),
-    }
-}
-
-/// Tool calls put together from their fragments.
-fn tool_calls(texts: &[Text]) -> Vec<ToolCall> {
-    let names = texts.iter().filter_map(|text| match text.channel {
-        DeltaChannel::ToolName(index) => Some((text.choice, index, &text.text)),
-        _ => None,
-    });
-    names
-        .map(|(choice, index, name)| {
-            let own = |t: &&Text| t.choice == choice && t.channel == DeltaChannel::ToolArguments(index);
-            let arguments = texts.iter().find(own).map(|t| t.text.clone()).unwrap_or_default();
-            ToolCall { name: name.clone(), arguments }
-        })
-        .collect()
-}
-
-/// Whether an event is framed as every client expects: it ends in a blank line, and no line ends in a lone CR or begins
-/// with a byte order mark. Others are framed anew.
-fn is_plain(raw: &[u8]) -> bool {
-    let ended = raw.ends_with(b"\n\n") || raw.ends_with(b"\r\n\r\n");
-    let lone = memchr::memchr_iter(b'\r', raw).any(|at| raw.get(at + 1) != Some(&b'\n'));
-    ended && !lone && !raw.starts_with(b"\n") && !raw.starts_with("\u{feff}".as_bytes())
-}
-
-/// The event with other data: its other lines stay.
-fn with_data(event: &Event, data: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(data.len() + event.raw.len().saturating_sub(event.data.len()) + 8);
-    for line in event.raw.split(|b| *b == b'\n' || *b == b'\r') {
-        let is_data = line == b"data" || line.starts_with(b"data:");
-        if !line.is_empty() && !is_data {
-            out.extend_from_slice(line);
-            out.push(b'\n');
-        }
-    }
-    out.extend_from_slice(b"data: ");
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\n\n");
-    Bytes::from(out)
-}

@@ -3,6 +3,8 @@
 //! Owns the life of a version (one open draft; publishing retires the active one; the number only grows) and its replies.
 //! What may be published is for `policy` to say; what is published decides from the acknowledgement on.
 
+mod shapes;
+
 use axum::{
     Extension, Router,
     extract::{Path, State as Ask},
@@ -11,29 +13,35 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{authorize, change, configuration, random_id, text, with_receipt};
+use shapes::{existing, find, put_version, refused, shown, shown_version, valid_rules, version, version_row};
+
+use super::{change, configuration, random_id, text, with_receipt};
 use crate::{
     admission::{ChangeRefused, ChangeSet, check_agents},
     domain::{
-        clock::{Micros, rfc3339},
+        clock::Micros,
         ids::PolicyId,
         rows::{Table, Write},
     },
-    http::{error::ApiError, extract::Json, middleware::Identified, state::State},
-    policy::{RuleFinding, parse_rules, publishable},
+    http::{error::ApiError, extract::Json, middleware::{Guard, Identified}, state::State},
+    policy::{parse_rules, publishable},
     tenants::{Assignment, OrgConfig, Policy, PolicyVersion, Scope, ScopeKind, VersionStatus},
 };
 
 /// The routes below either prefix.
-pub(in crate::http) fn routes() -> Router<State> {
+pub(in crate::http) fn routes(may: &Guard) -> Router<State> {
     Router::new()
-        .route("/", get(list).post(create))
-        .route("/{id}", get(show).delete(remove))
-        .route("/{id}/versions", get(versions).post(draft))
-        .route("/{id}/versions/{n}/rules", put(edit))
-        .route("/{id}/versions/{n}/publish", post(publish))
-        .route("/{id}/assignments", get(assignments).post(assign))
-        .route("/assignments/{id}", delete(unassign))
+        .route("/", may.on("policies.read", get(list)))
+        .route("/", may.on("policies.write", post(create)))
+        .route("/{id}", may.on("policies.read", get(show)))
+        .route("/{id}", may.on("policies.write", delete(remove)))
+        .route("/{id}/versions", may.on("policies.read", get(versions)))
+        .route("/{id}/versions", may.on("policies.write", post(draft)))
+        .route("/{id}/versions/{n}/rules", may.on("policies.write", put(edit)))
+        .route("/{id}/versions/{n}/publish", may.on("policies.write", post(publish)))
+        .route("/{id}/assignments", may.on("policies.read", get(assignments)))
+        .route("/{id}/assignments", may.on("policies.write", post(assign)))
+        .route("/assignments/{id}", may.on("policies.write", delete(unassign)))
 }
 
 type Reply = Result<Json<Value>, ApiError>;
@@ -53,7 +61,6 @@ struct NewPolicy {
 }
 
 async fn create(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Json(asked): Json<NewPolicy>) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     if asked.org_id.as_deref().is_some_and(|named| named != who.principal.org().as_str()) {
         return Err(ApiError::not_found("the organization"));
     }
@@ -90,7 +97,6 @@ async fn create(Ask(state): Ask<State>, Extension(who): Extension<Identified>, J
 }
 
 async fn list(Ask(state): Ask<State>, Extension(who): Extension<Identified>) -> Reply {
-    authorize(&state, &who, "policies.read")?;
     let snapshot = configuration(&state, &who).await?;
     let config = &snapshot.config;
     let data: Vec<Value> = config.policies.values().map(|policy| shown(config, policy)).collect();
@@ -98,7 +104,6 @@ async fn list(Ask(state): Ask<State>, Extension(who): Extension<Identified>) -> 
 }
 
 async fn show(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Path(id): Path<String>) -> Reply {
-    authorize(&state, &who, "policies.read")?;
     let snapshot = configuration(&state, &who).await?;
     let config = &snapshot.config;
     let policy = find(config, &id).ok_or_else(|| ApiError::not_found("the policy"))?;
@@ -109,7 +114,6 @@ async fn show(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Pat
 }
 
 async fn remove(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Path(id): Path<String>) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let made = change(&state, &who, move |config| {
         let policy = existing(config, &id)?;
         let mut writes = vec![Write::delete(Table::Policy, policy.policy_id.as_str())];
@@ -130,7 +134,6 @@ async fn remove(Ask(state): Ask<State>, Extension(who): Extension<Identified>, P
 }
 
 async fn versions(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Path(id): Path<String>) -> Reply {
-    authorize(&state, &who, "policies.read")?;
     let snapshot = configuration(&state, &who).await?;
     let policy = find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the policy"))?;
     let data: Vec<Value> = snapshot.config.versions_of(&policy.policy_id).into_iter().map(shown_version).collect();
@@ -153,7 +156,6 @@ async fn draft(
     Path(id): Path<String>,
     Json(asked): Json<NewDraft>,
 ) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let rules = asked.rules.map(valid_rules).transpose()?;
     let now = state.clock.now();
     let seen = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
@@ -187,6 +189,8 @@ async fn draft(
 #[serde(deny_unknown_fields)]
 struct NewRules {
     rules: Value,
+    #[serde(default)]
+    change_note: Option<String>,
 }
 
 async fn edit(
@@ -195,7 +199,6 @@ async fn edit(
     Path((id, number)): Path<(String, u32)>,
     Json(asked): Json<NewRules>,
 ) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let rules = valid_rules(asked.rules)?;
     let count = rules.as_array().map_or(0, Vec::len);
     let made = change(&state, &who, move |config| {
@@ -205,7 +208,8 @@ async fn edit(
             code: "not_a_draft",
             message: format!("version {number} is not the open draft; only a draft can be edited"),
         })?;
-        let version = PolicyVersion { rules, ..draft.clone() };
+        let change_note = asked.change_note.unwrap_or_else(|| draft.change_note.clone());
+        let version = PolicyVersion { rules, change_note, ..draft.clone() };
         Ok(ChangeSet {
             kind: "policy.edited",
             content: json!({ "policy": policy.policy_id, "version": number }),
@@ -221,7 +225,6 @@ async fn publish(
     Extension(who): Extension<Identified>,
     Path((id, number)): Path<(String, u32)>,
 ) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let now = state.clock.now();
     let compiler = state.admission.snapshots.compiler();
     let made = change(&state, &who, move |config| {
@@ -259,7 +262,6 @@ async fn publish(
 }
 
 async fn assignments(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Path(id): Path<String>) -> Reply {
-    authorize(&state, &who, "policies.read")?;
     let snapshot = configuration(&state, &who).await?;
     let policy = find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the policy"))?;
     let own = snapshot.config.assignments.iter().filter(|a| a.policy_id == policy.policy_id);
@@ -284,7 +286,6 @@ async fn assign(
     Path(id): Path<String>,
     Json(asked): Json<NewAssignment>,
 ) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let effective_until = asked.effective_until.as_deref().map(moment).transpose()?;
     let assignment_id = random_id("asg")?;
     let now = state.clock.now();
@@ -317,7 +318,6 @@ async fn assign(
 }
 
 async fn unassign(Ask(state): Ask<State>, Extension(who): Extension<Identified>, Path(id): Path<String>) -> Reply {
-    authorize(&state, &who, "policies.write")?;
     let made = change(&state, &who, move |config| {
         let found = config.assignments.iter().find(|a| a.assignment_id == id);
         let found = found.ok_or_else(|| ChangeRefused::NotFound("the assignment".to_owned()))?;
@@ -353,70 +353,3 @@ fn moment(text: &str) -> Result<Micros, ApiError> {
     micros.ok_or_else(|| ApiError::invalid(words).with_param(Some("effective_until".to_owned())))
 }
 
-/// A draft may hold what cannot be published yet, but not what cannot be read.
-fn valid_rules(rules: Value) -> Result<Value, ApiError> {
-    match parse_rules(&rules) {
-        Ok(_) => Ok(rules),
-        Err(findings) => {
-            let first = findings.first().map_or_else(String::new, told);
-            let error = ApiError::invalid(format!("the rules are not valid: {first}"));
-            Err(error.with_code("invalid_rules").with_detail(json!({ "findings": findings })))
-        }
-    }
-}
-
-fn refused(what: &str, findings: &[RuleFinding]) -> ChangeRefused {
-    let first = findings.first().map_or_else(String::new, told);
-    ChangeRefused::Invalid { message: format!("{what}: {first}"), details: json!({ "findings": findings }) }
-}
-
-fn told(finding: &RuleFinding) -> String {
-    let hint = finding.suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default();
-    format!("{}: {}{hint}", finding.path, finding.message)
-}
-
-fn existing<'c>(config: &'c OrgConfig, id: &str) -> Result<&'c Policy, ChangeRefused> {
-    find(config, id).ok_or_else(|| ChangeRefused::NotFound("the policy".to_owned()))
-}
-
-fn find<'c>(config: &'c OrgConfig, id: &str) -> Option<&'c Policy> {
-    config.policies.values().find(|policy| policy.policy_id.as_str() == id)
-}
-
-fn version(policy: &PolicyId, version_no: u32, rules: Value, change_note: &str, now: Micros) -> PolicyVersion {
-    PolicyVersion {
-        policy_id: policy.clone(),
-        version_no,
-        status: VersionStatus::Draft,
-        rules,
-        change_note: change_note.chars().take(1_000).collect(),
-        created_at: now,
-        published_at: None,
-    }
-}
-
-fn version_row(version: &PolicyVersion) -> String {
-    format!("{}:{:06}", version.policy_id, version.version_no)
-}
-
-fn put_version(version: &PolicyVersion) -> Result<Write, ChangeRefused> {
-    Ok(Write::put(Table::PolicyVersion, version_row(version), version)?)
-}
-
-fn shown(config: &OrgConfig, policy: &Policy) -> Value {
-    let active = config.active_version(&policy.policy_id).map(|v| v.version_no);
-    json!({
-        "id": policy.policy_id, "policy_id": policy.policy_id, "name": policy.name, "description": policy.description,
-        "owner": policy.owner, "created_at": rfc3339(policy.created_at), "active_version_no": active,
-        "assignments": config.assignments.iter().filter(|a| a.policy_id == policy.policy_id).count(),
-    })
-}
-
-fn shown_version(version: &PolicyVersion) -> Value {
-    json!({
-        "version_no": version.version_no, "id": version.version_no, "status": version.status, "rules": version.rules,
-        "change_note": version.change_note, "created_at": rfc3339(version.created_at),
-        "published_at": version.published_at.map(rfc3339),
-        "rule_count": version.rules.as_array().map_or(0, Vec::len),
-    })
-}
