@@ -192,12 +192,7 @@ impl Locked {
         }
     }
 
-    async fn close(
-        &mut self,
-        tx: &mut WriteTx,
-        admission: &EntryId,
-        settle: NanoUsd,
-    ) -> Result<Verdict, StorageError> {
+    async fn close(&mut self, tx: &mut WriteTx, admission: &EntryId, settle: NanoUsd) -> Result<Verdict, StorageError> {
         let Some(at) = self.closing.iter().position(|hold| &hold.id == admission) else {
             return Ok(Verdict::NotOpen);
         };

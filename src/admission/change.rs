@@ -155,13 +155,7 @@ impl Maker<'_> {
         Ok(Receipt { entry, seq: step.head.seq, stamp: step.head.stamp })
     }
 
-    fn step(
-        &self,
-        id: &EntryId,
-        set: &ChangeSet,
-        rows: &ConfigRows,
-        head: Option<Head>,
-    ) -> Result<Step, ChangeError> {
+    fn step(&self, id: &EntryId, set: &ChangeSet, rows: &ConfigRows, head: Option<Head>) -> Result<Step, ChangeError> {
         let stamp = head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
         let digest = rows.after(&set.writes).digest();
         let mut content = set.content.clone();
@@ -176,13 +170,7 @@ impl Maker<'_> {
         Ok(Step { entry, head: Head { seq: after.seq, link: after.link, stamp, kid } })
     }
 
-    fn entry(
-        &self,
-        id: &EntryId,
-        kind: &str,
-        config: ConfigStamp,
-        content: &Value,
-    ) -> Result<Entry, ChangeError> {
+    fn entry(&self, id: &EntryId, kind: &str, config: ConfigStamp, content: &Value) -> Result<Entry, ChangeError> {
         let time = self.outbox.clock().now();
         let header = Header { org: &id.org, boot: &id.boot, counter: id.counter, config, kind, time };
         Entry::build(&header, content).map_err(|error| {

@@ -66,11 +66,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// The handle and the writer's end of the queue.
-    pub(super) fn new(
-        boot: BootId,
-        clock: Arc<dyn Clock>,
-        most_bytes: usize,
-    ) -> (Self, mpsc::UnboundedReceiver<Item>) {
+    pub(super) fn new(boot: BootId, clock: Arc<dyn Clock>, most_bytes: usize) -> (Self, mpsc::UnboundedReceiver<Item>) {
         let shared = Shared {
             boot,
             clock,
@@ -195,13 +191,7 @@ impl Outbox {
         EntryId { org: org.clone(), boot: self.shared.boot.clone(), counter: *counter }
     }
 
-    fn entry(
-        &self,
-        id: &EntryId,
-        kind: &str,
-        config: ConfigStamp,
-        content: &impl Serialize,
-    ) -> Result<Entry, Refused> {
+    fn entry(&self, id: &EntryId, kind: &str, config: ConfigStamp, content: &impl Serialize) -> Result<Entry, Refused> {
         let time = self.shared.clock.now();
         let header = Header { org: &id.org, boot: &id.boot, counter: id.counter, config, kind, time };
         Entry::build(&header, content).map_err(|error| {

@@ -35,7 +35,9 @@ pub enum SnapshotError {
     #[error("the database does not answer")]
     Storage(#[from] StorageError),
     /// Its rows do not hash to the digest on its head.
-    #[error("the configuration of `{org}` at version {version} does not match its digest: a row was edited outside of tappass")]
+    #[error(
+        "the configuration of `{org}` at version {version} does not match its digest: a row was edited outside of tappass"
+    )]
     Tampered {
         /// Whose.
         org: OrgId,

@@ -299,7 +299,10 @@ impl Writer {
                 }
             }
             Err(StorageError::Unknown(error)) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the outcome of a commit is unknown: asking again");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the outcome of a commit is unknown: asking again"
+                );
                 self.latch();
                 for group in groups {
                     let appends = group.into_appends();

@@ -71,7 +71,9 @@ impl Plan {
 
     /// The first organization's id: the one that is there, or a new one.
     pub(super) async fn organization(&self, sql: &Sql) -> Result<OrgId, AppError> {
-        for (name, key) in [("TAPPASS_ADMIN_KEY", &self.secrets.admin_key), ("TAPPASS_BOOTSTRAP_AGENT_KEY", &self.secrets.agent_key)] {
+        for (name, key) in
+            [("TAPPASS_ADMIN_KEY", &self.secrets.admin_key), ("TAPPASS_BOOTSTRAP_AGENT_KEY", &self.secrets.agent_key)]
+        {
             check(name, key.as_ref())?;
         }
         match Records::new(sql.clone()).first_organization().await? {
@@ -81,7 +83,12 @@ impl Plan {
     }
 
     /// Makes what is missing.
-    pub(super) async fn run(&self, admission: &Admission, org: &OrgId, address: SocketAddr) -> Result<Started, AppError> {
+    pub(super) async fn run(
+        &self,
+        admission: &Admission,
+        org: &OrgId,
+        address: SocketAddr,
+    ) -> Result<Started, AppError> {
         let now = admission.outbox.clock().now();
         if admission.snapshots.get(org).await.ok().flatten().is_none() {
             let founding = found_organization(org.clone(), "default".to_owned(), now);

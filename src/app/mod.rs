@@ -101,8 +101,7 @@ impl App {
         let state = parts.state(pipeline, &programs, metrics, &clock, ready, &bootstrap, org, address);
         let anchors = crate::storage::Anchors::below(&config.data.dir);
         anchors.put_jwks(&keys.jwks.to_json().to_string()).map_err(AppError::Folder)?;
-        let checkpoints =
-            Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(&clock), &config.audit);
+        let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(&clock), &config.audit);
         Ok(Self {
             address,
             listener,

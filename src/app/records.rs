@@ -235,7 +235,10 @@ async fn choose(sql: &Sql, org: Option<&str>) -> Result<OrgId, RecordError> {
         [] => Err(RecordError::Which("there is no organization yet".to_owned())),
         several => {
             let names: Vec<&str> = several.iter().map(|org| org.as_str()).collect();
-            Err(RecordError::Which(format!("there are several organizations; name one with --org: {}", names.join(", "))))
+            Err(RecordError::Which(format!(
+                "there are several organizations; name one with --org: {}",
+                names.join(", ")
+            )))
         }
     }
 }

@@ -329,7 +329,8 @@ fn prices(config: &Config) -> Prices {
         output: per_million(row.output),
         call: NanoUsd::from_dollars(row.call).unwrap_or(NanoUsd::ZERO),
     };
-    let mut rows: BTreeMap<String, Price> = config.prices.iter().map(|(model, row)| (model.clone(), price(row))).collect();
+    let mut rows: BTreeMap<String, Price> =
+        config.prices.iter().map(|(model, row)| (model.clone(), price(row))).collect();
     let zero = Price { input: NanoUsd::ZERO, output: NanoUsd::ZERO, call: NanoUsd::ZERO };
     let default = rows.remove("default").unwrap_or(zero);
     Prices::new(rows, default)

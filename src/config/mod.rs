@@ -9,11 +9,11 @@ mod sections;
 use std::{collections::BTreeMap, path::PathBuf};
 
 pub use layers::{ConfigError, DEFAULTS, Environment};
-pub use sections::{
-    AdmissionConfig, AuditConfig, DataConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat, OpenAiConfig, PipelineConfig,
-    PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
-};
 use secrecy::SecretString;
+pub use sections::{
+    AdmissionConfig, AuditConfig, DataConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat, OpenAiConfig,
+    PipelineConfig, PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
+};
 use serde::Deserialize;
 
 /// The version this binary reports; inside the range that the published client expects (0.12.x).

@@ -47,7 +47,11 @@ pub(super) fn admission_content<'a>(
 }
 
 /// Content of a refusal.
-pub(super) fn refusal_content<'a>(exchange: &'a Exchange, judgement: &'a Judgement, refusal: &'a Refusal) -> RefusalContent<'a> {
+pub(super) fn refusal_content<'a>(
+    exchange: &'a Exchange,
+    judgement: &'a Judgement,
+    refusal: &'a Refusal,
+) -> RefusalContent<'a> {
     let mut policy = policy_record(judgement);
     if let Some(rule) = &refusal.rule {
         policy = PolicyRecord { outcome: "block", rule };

@@ -147,8 +147,8 @@ impl Judgement {
         };
         let by_rule = self.view.policy.switches().iter().filter(|switch| {
             let kind = finding.category.split_once('.').map_or(finding.category, |(_, kind)| kind);
-            let entity = switch.entities.is_empty()
-                || switch.entities.iter().any(|e| &**e == kind || &**e == finding.category);
+            let entity =
+                switch.entities.is_empty() || switch.entities.iter().any(|e| &**e == kind || &**e == finding.category);
             let family = finding.category.split('.').next();
             switch.step == step.spec.id && switch.category.is_some() && switch.category == family && entity
         });

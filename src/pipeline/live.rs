@@ -11,10 +11,7 @@ use super::{
 };
 use crate::{
     admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, UsageRecord},
-    domain::{
-        clock::Running,
-        money::NanoUsd,
-    },
+    domain::{clock::Running, money::NanoUsd},
     usage::{Price, Usage, estimate_tokens},
 };
 

@@ -31,15 +31,13 @@ use std::{sync::Arc, time::Duration};
 pub use exchange::{Caller, Exchange, Names};
 pub use outcome::{AnswerHead, Links, Outcome, WholeAnswer};
 pub use refusal::{Failure, Refusal, RefusalKind, Refused};
-pub use step::StepReport;
 use step::Run;
+pub use step::StepReport;
 pub use streaming::{GovernedStream, StreamAborted};
 use tokio::time::Instant;
 
 use crate::{
-    admission::{
-        Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError,
-    },
+    admission::{Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
     detect::Scanner,
     domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
     limits::LocalQuotas,
@@ -229,7 +227,8 @@ impl Pipeline {
             admission.aggregates.count_limited(&exchange.caller.org, &exchange.caller.agent);
             return Ok(Asked::Refused(Box::new(refused(refusal.clone(), judgement)), None));
         }
-        let unwritten = |_| Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted");
+        let unwritten =
+            |_| Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted");
         let question = match question {
             Some(question) => question,
             None => admission.outbox.question(&exchange.caller.org).map_err(unwritten)?,
@@ -238,7 +237,9 @@ impl Pipeline {
         let permit = Permit::from_now(Arc::clone(&self.services.clock), admission.permit);
         let stamp = judgement.snapshot.stamp;
         let answer = match &judgement.refusal {
-            Some(refusal) => admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal)),
+            Some(refusal) => {
+                admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
+            }
             None => {
                 let (limit, window) = judgement.snapshot.budget();
                 let amount = self.worst_case(exchange, limit.is_some());
@@ -256,10 +257,13 @@ impl Pipeline {
             },
             Ok(Ok(Answer::Stale(question))) => Ok(Asked::Stale(question)),
             Ok(Ok(Answer::Short { question, room })) => Ok(Asked::Short(question, room)),
-            Ok(Ok(Answer::Unavailable) | Err(_)) => {
-                Err(Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted"))
+            Ok(Ok(Answer::Unavailable) | Err(_)) => Err(Failure::unavailable(
+                "record_unavailable",
+                "the record cannot be written now, so nothing is admitted",
+            )),
+            Err(_) => {
+                Err(Failure::unavailable("record_slow", "the record was not written in time, so nothing is admitted"))
             }
-            Err(_) => Err(Failure::unavailable("record_slow", "the record was not written in time, so nothing is admitted")),
         }
     }
 
@@ -284,7 +288,9 @@ impl Pipeline {
                 Failure::new(403, "policy_error", "the agent's policy cannot be evaluated, so nothing is allowed")
             }
             SnapshotError::Missing => return Outcome::Unauthorized,
-            SnapshotError::Storage(_) => Failure::unavailable("database_unavailable", "the configuration cannot be read now"),
+            SnapshotError::Storage(_) => {
+                Failure::unavailable("database_unavailable", "the configuration cannot be read now")
+            }
         };
         Outcome::Failed(failure, head(&self.services, exchange, None))
     }

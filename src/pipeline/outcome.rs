@@ -66,7 +66,9 @@ pub(super) fn head(services: &Services, exchange: &Exchange, decision: Option<&s
         task_id: exchange.names.task.clone(),
         agent_uuid: exchange.caller.agent.as_str().to_owned(),
         pipeline_uuid: decision.unwrap_or_default().to_owned(),
-        audit_url: decision.map(|id| format!("{}/api/audit/event/{id}", services.settings.public_url)).unwrap_or_default(),
+        audit_url: decision
+            .map(|id| format!("{}/api/audit/event/{id}", services.settings.public_url))
+            .unwrap_or_default(),
     };
     AnswerHead { links, headers: HeaderMap::new(), quota: exchange.quota }
 }

@@ -71,17 +71,10 @@ pub(super) fn decide(
     Ok(judgement)
 }
 
-type BeforeStep =
-    fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, super::step::StepError>;
+type BeforeStep = fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, super::step::StepError>;
 
 /// Runs one step and applies what it says.
-fn one(
-    services: &Services,
-    step: &PlannedStep,
-    run: BeforeStep,
-    exchange: &mut Exchange,
-    judgement: &mut Judgement,
-) {
+fn one(services: &Services, step: &PlannedStep, run: BeforeStep, exchange: &mut Exchange, judgement: &mut Judgement) {
     let span = tracing::debug_span!("pipeline.step", step = step.spec.id);
     let _in_span = span.enter();
     let began = Instant::now();
@@ -100,7 +93,11 @@ fn one(
         }
         Err(error) if step.spec.fail_mode() == FailMode::Open => Some((Action::Log, error.to_string())),
         Err(error) => {
-            tracing::error!(step = id, error = &error as &dyn std::error::Error, "a step failed: the request is refused");
+            tracing::error!(
+                step = id,
+                error = &error as &dyn std::error::Error,
+                "a step failed: the request is refused"
+            );
             judgement.refusal = Some(Refusal::by_step(id, format!("the step `{id}` could not do its work")));
             Some((Action::Block, error.to_string()))
         }

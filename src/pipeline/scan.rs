@@ -43,7 +43,8 @@ pub(super) struct PromptScan {
 
 /// Scans every string of a request.
 pub(super) fn scan_prompt(services: &Services, request: &ChatRequest) -> PromptScan {
-    let mut scan = Scan { services, request, work: Work::new(services.settings.scan_budget), out: PromptScan::default() };
+    let mut scan =
+        Scan { services, request, work: Work::new(services.settings.scan_budget), out: PromptScan::default() };
     let root = request.root();
     for (key, value) in root.members() {
         if key == "messages" {
@@ -60,11 +61,8 @@ pub(super) fn scan_prompt(services: &Services, request: &ChatRequest) -> PromptS
     scan.out
 }
 
-const TRUSTED: Families = Families::NONE
-    .with(Family::PersonalData)
-    .with(Family::Secrets)
-    .with(Family::Unicode)
-    .with(Family::Classification);
+const TRUSTED: Families =
+    Families::NONE.with(Family::PersonalData).with(Family::Secrets).with(Family::Unicode).with(Family::Classification);
 
 struct Scan<'a> {
     services: &'a Services,
@@ -113,7 +111,8 @@ impl Scan<'_> {
 
     /// Scans what an escaped text spells; a hit is a hit of the whole text, since offsets do not map back.
     fn escaped(&mut self, text: &str, families: Families, findings: &mut Vec<Finding>) {
-        let Ok(tape) = crate::domain::json::Tape::parse(text.as_bytes(), &crate::domain::json::Limits::default()) else {
+        let Ok(tape) = crate::domain::json::Tape::parse(text.as_bytes(), &crate::domain::json::Limits::default())
+        else {
             return;
         };
         for inner in tape.root(text.as_bytes()).strings().filter_map(Value::as_str) {

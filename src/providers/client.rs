@@ -160,10 +160,7 @@ impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = ProviderError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ProviderError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProviderError>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
         if !(self.may_start)() {
             self.refused.store(true, Ordering::Release);

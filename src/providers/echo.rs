@@ -114,8 +114,7 @@ fn streamed(asked: &Asked) -> Vec<Bytes> {
              \"model\":\"{ECHO_MODEL}\",\"choices\":{choices}{more}}}\n\n"
         ))
     };
-    let mut pieces =
-        vec![chunk(r#"[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]"#, "")];
+    let mut pieces = vec![chunk(r#"[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]"#, "")];
     let characters: Vec<char> = asked.text.chars().collect();
     for part in characters.chunks(PIECE) {
         let content = quoted(&part.iter().collect::<String>());

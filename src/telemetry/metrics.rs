@@ -43,9 +43,8 @@ pub struct Metrics {
 }
 
 /// From 5 µs to 10 s.
-const BUCKETS: [f64; 18] = [
-    5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.2, 1.0, 10.0,
-];
+const BUCKETS: [f64; 18] =
+    [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.2, 1.0, 10.0];
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::{
-    records::{
-        Agent, AgentKey, Assignment, Budget, Credential, Organization, Policy, PolicyVersion, Project, Scope, ScopeKind,
-        StoredPipeline, VersionStatus,
-    },
+use super::records::{
+    Agent, AgentKey, Assignment, Budget, Credential, Organization, Policy, PolicyVersion, Project, Scope, ScopeKind,
+    StoredPipeline, VersionStatus,
 };
 use crate::domain::{
     clock::Micros,
@@ -117,7 +115,11 @@ impl OrgConfig {
 
 fn all<T: DeserializeOwned>(rows: &ConfigRows, table: Table) -> Result<Vec<T>, TenantsError> {
     let read = |(id, body): (&str, &str)| {
-        serde_json::from_str(body).map_err(|source| TenantsError::Row { table: table.name(), id: id.to_owned(), source })
+        serde_json::from_str(body).map_err(|source| TenantsError::Row {
+            table: table.name(),
+            id: id.to_owned(),
+            source,
+        })
     };
     rows.of(table).map(read).collect()
 }

@@ -112,7 +112,9 @@ const CRIMES: &[Crime] = &[
     Crime { name: "one byte, all links recomputed", sql: &[EDIT], relink: true, seq: Some(12) },
     Crime {
         name: "one byte of a digest",
-        sql: &["UPDATE audit_entry SET digest = CAST(x'00' || substr(digest, 2) AS BLOB) WHERE org_id = :org AND seq = 12"],
+        sql: &[
+            "UPDATE audit_entry SET digest = CAST(x'00' || substr(digest, 2) AS BLOB) WHERE org_id = :org AND seq = 12",
+        ],
         relink: false,
         seq: Some(12),
     },

@@ -246,7 +246,11 @@ async fn every_reply_has_a_request_id_and_the_security_headers() {
 #[tokio::test]
 async fn a_provider_key_that_is_missing_is_an_error_of_its_own() {
     let upstream = Upstream::start();
-    let gateway = Gateway::builder(&upstream).env("OPENAI_API_KEY", "").env("TAPPASS_PROVIDERS__OPENAI__KEY", "required").start().await;
+    let gateway = Gateway::builder(&upstream)
+        .env("OPENAI_API_KEY", "")
+        .env("TAPPASS_PROVIDERS__OPENAI__KEY", "required")
+        .start()
+        .await;
     let reply = gateway.chat(&ask("hi")).await;
     assert!(reply.status != 200 && reply.status != 403, "no policy refused this: {}", reply.text());
     assert!(reply.text().contains("key"), "{}", reply.text());

@@ -22,7 +22,7 @@ use crate::{
         state::State,
     },
     limits::Quota,
-    pipeline::{AnswerHead, Caller, Exchange, GovernedStream, Names, Outcome, Refused, RefusalKind, WholeAnswer},
+    pipeline::{AnswerHead, Caller, Exchange, GovernedStream, Names, Outcome, RefusalKind, Refused, WholeAnswer},
     providers::openai::{ChatRequest, InvalidRequest},
 };
 

@@ -122,12 +122,7 @@ async fn plain(
     Ok(ReadBody { bytes: first.unwrap_or_else(|| joined.freeze()), counted })
 }
 
-async fn decoded(
-    state: &State,
-    encoding: Encoding,
-    body: Body,
-    mut counted: Counted,
-) -> Result<ReadBody, ApiError> {
+async fn decoded(state: &State, encoding: Encoding, body: Body, mut counted: Counted) -> Result<ReadBody, ApiError> {
     let (most, all) = (state.config.server.max_body_bytes, state.config.server.max_inflight_bytes);
     let pieces = TryStreamExt::map_err(body.into_data_stream(), std::io::Error::other);
     let mut reader = encoding.decoder(StreamReader::new(Box::pin(pieces)));

@@ -58,9 +58,8 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
 
 fn too_fast(state: &State, address: IpAddr) -> Option<ApiError> {
     let calls = u64::from(state.config.limits.address_calls_per_minute);
-    let quota = (calls > 0).then(|| {
-        state.addresses.check(&address, Rate::per_seconds(calls, 60), state.clock.running().0)
-    })?;
+    let quota =
+        (calls > 0).then(|| state.addresses.check(&address, Rate::per_seconds(calls, 60), state.clock.running().0))?;
     (!quota.allowed).then(|| ApiError::too_many(quota.retry_after.div_ceil(1_000_000_000)))
 }
 

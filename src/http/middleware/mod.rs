@@ -10,8 +10,8 @@ mod identify;
 mod observe;
 mod protect;
 
-use axum::{Router, middleware::from_fn_with_state};
 pub(super) use authorize::Guard;
+use axum::{Router, middleware::from_fn_with_state};
 pub(super) use identify::Identified;
 pub(super) use observe::{Remote, RequestId};
 

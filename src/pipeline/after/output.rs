@@ -115,11 +115,7 @@ fn record(finding: &Finding, place: String, action: Action) -> DetectionRecord {
 }
 
 /// `tool_permissions`: whether some call in the answer may not be made.
-pub(in crate::pipeline) fn refused_tool(
-    services: &Services,
-    rules: &mut Rules,
-    calls: &[ToolCall],
-) -> Option<Refusal> {
+pub(in crate::pipeline) fn refused_tool(services: &Services, rules: &mut Rules, calls: &[ToolCall]) -> Option<Refusal> {
     let view = Arc::clone(&rules.judgement.view);
     let step = view.plan.step("tool_permissions")?;
     let began = Instant::now();

@@ -14,9 +14,10 @@ use std::{
 };
 
 use super::{
-    AnswerHead, Outcome, Services, WholeAnswer, after, outcome::head,
+    AnswerHead, Outcome, Services, WholeAnswer, after,
     exchange::{Exchange, Judgement},
     live::{Live, Rules},
+    outcome::head,
     refusal::Failure,
     step::StepReport,
     streaming::{Early, GovernedStream},
@@ -53,7 +54,12 @@ pub(super) async fn call(
         Err(failure) => return Outcome::Failed(failure, head),
     };
     live.provider_status = Some(reply.status.as_u16());
-    head.headers = reply.headers.iter().filter(|(_, value)| is_clean(services, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    head.headers = reply
+        .headers
+        .iter()
+        .filter(|(_, value)| is_clean(services, value))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     let id = head.headers.get("x-provider-request-id").and_then(|id| id.to_str().ok());
     live.provider_request = id.map(|id| id.chars().take(200).collect());
     if !reply.status.is_success() {
@@ -218,13 +224,7 @@ async fn whole(
 }
 
 /// A stream: nothing is answered before its first event, so that an error in it can still be an error.
-async fn stream(
-    services: &Arc<Services>,
-    reply: UpstreamReply,
-    live: Live,
-    rules: Rules,
-    head: AnswerHead,
-) -> Outcome {
+async fn stream(services: &Arc<Services>, reply: UpstreamReply, live: Live, rules: Rules, head: AnswerHead) -> Outcome {
     let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, head.links.clone()));
     match stream.prime().await {
         Ok(()) => Outcome::Stream(stream, head),

@@ -6,11 +6,11 @@
 //! first fragment. It ends normally only if the provider said so: anything else is an error frame and then an aborted
 //! connection, since a clean end would be taken for a whole answer. Dropping it cancels the call and completes it.
 
+mod events;
 mod frames;
 mod texts;
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     future::Future as _,
     pin::Pin,
@@ -20,10 +20,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use frames::first_members;
 use http_body::Frame;
 use serde_json::json;
-use frames::{first_members, is_plain, with_data};
-use texts::{Text, place, tool_calls};
+use texts::Text;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -36,14 +36,13 @@ use super::{
 };
 use crate::{
     admission::CoverageRecord,
+    domain::json::line_safe,
     domain::stamp::ConfigStamp,
-    tenants::AgentStatus,
-    domain::json::{Edits, escape_into, line_safe},
     providers::{
         UpstreamBody,
-        openai::{ChatChunk, DeltaChannel},
         sse::{Event, Splitter},
     },
+    tenants::AgentStatus,
 };
 
 /// Most bytes of answer text that are kept to be scanned at the end; beyond them text is uncovered.
@@ -181,122 +180,6 @@ impl GovernedStream {
         })
     }
 
-    fn events(&mut self) -> Result<(), Stop> {
-        while let Some(event) = self.splitter.next_event() {
-            let event = event.map_err(|error| {
-                Stop::cut("provider_cut", Failure::new(502, "provider_event_too_long", error.to_string()))
-            })?;
-            self.event(event)?;
-        }
-        Ok(())
-    }
-
-    /// One event of the provider.
-    fn event(&mut self, event: Event) -> Result<(), Stop> {
-        if self.saw_done {
-            // Whatever follows the end is not part of the answer.
-            return Ok(());
-        }
-        if event.is_comment_only {
-            // Its line ends may be of a kind that some clients do not know.
-            let raw = if is_plain(&event.raw) { event.raw } else { Bytes::from_static(b": comment\n\n") };
-            self.release(raw);
-            return Ok(());
-        }
-        if event.data.as_ref() == b"[DONE]" {
-            self.saw_done = true;
-            return self.finish(event);
-        }
-        let chunk = ChatChunk::read(event.data.clone()).map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an event of a stream is not JSON");
-            Stop::cut("provider_cut", Failure::new(502, "provider_malformed", "the provider sent a malformed event"))
-        })?;
-        if let Some(error) = chunk.error() {
-            let message = error.get("message").and_then(|m| m.as_str()).unwrap_or(Cow::Borrowed("unknown"));
-            tracing::warn!(bytes = message.len(), "the provider sent an error inside its stream");
-            let words = "the provider reported an error inside its stream";
-            return Err(Stop::cut("provider_error", Failure::new(502, "provider_error", words)));
-        }
-        if let (Some(usage), Some(live)) = (chunk.usage(), &mut self.live) {
-            live.usage = Some(usage);
-        }
-        if chunk.is_usage_only() && !self.include_usage {
-            return Ok(());
-        }
-        let tools = self.collect(&chunk);
-        if self.holding && self.unseen_bytes > 0 {
-            let words = "the answer is longer than can be inspected before it is released";
-            return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
-        }
-        if tools && !self.holding && self.rules.judgement.view.plan.step("tool_permissions").is_some() {
-            self.holding = true;
-        }
-        if self.holding {
-            return self.hold(event);
-        }
-        let raw = self.dressed(&event, &chunk, Edits::default());
-        self.release(raw);
-        Ok(())
-    }
-
-    /// Gathers the chunk's texts; answers whether a tool call speaks in it.
-    fn collect(&mut self, chunk: &ChatChunk) -> bool {
-        let keep = self.inspects;
-        let (texts, total, unseen) = (&mut self.texts, &mut self.text_bytes, &mut self.unseen_bytes);
-        let mut tools = false;
-        let mut came = 0;
-        chunk.deltas(|delta| {
-            tools |= matches!(delta.channel, DeltaChannel::ToolName(_) | DeltaChannel::ToolArguments(_));
-            came += delta.text.len() as u64;
-            if !keep {
-                return;
-            }
-            if *total + delta.text.len() > MOST_TEXT {
-                *unseen += delta.text.len() as u64;
-                return;
-            }
-            *total += delta.text.len();
-            let known = texts.iter_mut().find(|t| t.choice == delta.choice && t.channel == delta.channel);
-            match known {
-                Some(known) => known.text.push_str(&delta.text),
-                None => texts.push(Text {
-                    choice: delta.choice,
-                    channel: delta.channel,
-                    text: delta.text.into_owned(),
-                }),
-            }
-        });
-        if let Some(live) = &mut self.live {
-            live.answer_bytes += came;
-        }
-        tools
-    }
-
-    fn hold(&mut self, event: Event) -> Result<(), Stop> {
-        self.held_bytes += event.raw.len();
-        if self.held_bytes > self.services.settings.max_answer_bytes {
-            let words = "the answer is larger than can be held for inspection";
-            return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
-        }
-        self.held.push(event);
-        Ok(())
-    }
-
-    /// The event's bytes: as they came, or with edits, the first chunk's ids, and line separators escaped.
-    fn dressed(&mut self, event: &Event, chunk: &ChatChunk, mut edits: Edits) -> Bytes {
-        if let Some(members) = self.first.take() {
-            for (key, raw) in members {
-                edits.insert_member(chunk.root(), key, &raw);
-            }
-        }
-        if edits.is_empty() && is_plain(&event.raw) && line_safe(&event.data).is_none() {
-            return event.raw.clone();
-        }
-        let data = if edits.is_empty() { event.data.to_vec() } else { edits.apply(&event.data) };
-        let data = line_safe(&data).unwrap_or(data);
-        with_data(event, &data)
-    }
-
     fn release(&mut self, bytes: Bytes) {
         if let Some(live) = &mut self.live {
             live.bytes_released += bytes.len() as u64;
@@ -309,74 +192,6 @@ impl GovernedStream {
         self.released = true;
         self.out.push_back(Bytes::from_static(b": keepalive\n\n"));
         self.beat.as_mut().reset(Instant::now() + self.heartbeat);
-    }
-
-    /// The provider said that it is done: the answer's steps speak, what was held is released, the call is complete.
-    fn finish(&mut self, done: Event) -> Result<(), Stop> {
-        let replaced = self.inspect()?;
-        let held = std::mem::take(&mut self.held);
-        let mut given: Vec<bool> = vec![false; self.texts.len()];
-        for event in held {
-            let Ok(chunk) = ChatChunk::read(event.data.clone()) else { continue };
-            let edits = self.redacted(&chunk, &replaced, &mut given);
-            let raw = self.dressed(&event, &chunk, edits);
-            self.release(raw);
-        }
-        let raw = if is_plain(&done.raw) { done.raw } else { Bytes::from_static(b"data: [DONE]\n\n") };
-        self.release(raw);
-        self.complete("completed", true);
-        Ok(())
-    }
-
-    /// Runs the answer's steps over everything that came; answers the texts that are to be given differently.
-    fn inspect(&mut self) -> Result<Vec<(usize, String)>, Stop> {
-        let Some(live) = &mut self.live else { return Ok(Vec::new()) };
-        let texts: Vec<(usize, Cow<'_, str>)> =
-            self.texts.iter().enumerate().map(|(i, t)| (i, Cow::Borrowed(t.text.as_str()))).collect();
-        let places: Vec<String> = self.texts.iter().map(place).collect();
-        let name = |i: usize| places.get(i).cloned().unwrap_or_default();
-        let mut found = output::scan(&self.services, &mut self.rules, live, &texts, name);
-        if let Some(coverage) = &mut live.coverage {
-            coverage.uncovered += self.unseen_bytes;
-        }
-        if found.refusal.is_none() {
-            let calls = tool_calls(&self.texts);
-            found.refusal = output::refused_tool(&self.services, &mut self.rules, &calls);
-        }
-        output::track_cost(&self.services, &mut self.rules, live);
-        let is_other = |(i, _): &(usize, String)| self.texts.get(*i).is_some_and(|t| t.channel == DeltaChannel::Other);
-        if found.refusal.is_none() && found.replaced.iter().any(is_other) {
-            // Texts of any place are gathered there, so a redacted one has no place to be put back.
-            let words = "something that has to be redacted stands where it cannot be";
-            found.refusal = Some(Refusal::by_step("scan_output", words));
-        }
-        match found.refusal {
-            // What was released before may not have been held back: then the record says so, and nothing more follows.
-            Some(refusal) => Err(Stop::Refused(refusal)),
-            None => Ok(found.replaced),
-        }
-    }
-
-    /// Edits that put a redacted text into the first fragment of its channel and empty the others.
-    fn redacted(&self, chunk: &ChatChunk, replaced: &[(usize, String)], given: &mut [bool]) -> Edits {
-        let mut edits = Edits::default();
-        if replaced.is_empty() {
-            return edits;
-        }
-        chunk.deltas(|delta| {
-            let at = self.texts.iter().position(|t| t.choice == delta.choice && t.channel == delta.channel);
-            let Some((at, (_, text))) = at.and_then(|at| Some((at, replaced.iter().find(|(i, _)| *i == at)?))) else {
-                return;
-            };
-            let first = given.get_mut(at).is_some_and(|given| !std::mem::replace(given, true));
-            let mut quoted = Vec::new();
-            escape_into(&mut quoted, if first { text } else { "" });
-            edits.replace(delta.span, quoted);
-        });
-        for choice in chunk.root().get("choices").into_iter().flat_map(crate::domain::json::Value::items) {
-            edits.remove_member(choice, "logprobs");
-        }
-        edits
     }
 
     /// The provider's connection ended.
@@ -485,10 +300,7 @@ impl http_body::Body for GovernedStream {
     type Data = Bytes;
     type Error = StreamAborted;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         let this = self.get_mut();
         if this.watch.as_mut().poll(cx).is_ready() {
             this.look(cx);
@@ -543,4 +355,3 @@ impl Stop {
         Self::Cut { outcome, failure }
     }
 }
-

@@ -38,4 +38,3 @@ pub(super) fn tool_calls(texts: &[Text]) -> Vec<ToolCall> {
         })
         .collect()
 }
-

@@ -218,7 +218,10 @@ fn messages(root: Value<'_>) -> Result<usize, InvalidRequest> {
         let role = message.get("role").and_then(Value::as_str);
         if !role.as_deref().is_some_and(|role| ROLES.contains(&role)) {
             let right = ROLES.join(", ");
-            return Err(InvalidRequest::at(&format!("{}.role", at()), format!("`{}.role` must be one of {right}", at())));
+            return Err(InvalidRequest::at(
+                &format!("{}.role", at()),
+                format!("`{}.role` must be one of {right}", at()),
+            ));
         }
         let content = message.get("content");
         let fits = content.is_none_or(|c| c.is_null() || c.as_str().is_some() || is_array(c));
@@ -307,7 +310,10 @@ mod tests {
         let request = read(body).unwrap();
         let one = request.upstream(&Upstream { without: vec![&request.tools[0]], ..Upstream::default() });
         let text = String::from_utf8(one.to_vec()).unwrap();
-        assert!(text.contains(r#""tools":[{"type":"function","function":{"name":"b"}}],"tool_choice":"auto""#), "{text}");
+        assert!(
+            text.contains(r#""tools":[{"type":"function","function":{"name":"b"}}],"tool_choice":"auto""#),
+            "{text}"
+        );
         let none = request.upstream(&Upstream { without: request.tools.iter().collect(), ..Upstream::default() });
         assert_eq!(none.as_ref(), br#"{"model":"m","messages":[{"role":"user"}]}"#);
     }

@@ -72,14 +72,13 @@ impl WriteTx {
 
     /// The kind, sequence and link of the entry that has this id, if one has.
     pub async fn find_entry(&mut self, id: &EntryId) -> Result<Option<(String, u64, Digest)>, StorageError> {
-        let row = sqlx::query(
-            "SELECT kind, seq, link FROM audit_entry WHERE org_id = $1 AND boot = $2 AND counter = $3",
-        )
-        .bind(id.org.as_str())
-        .bind(id.boot.as_str())
-        .bind(signed(id.counter))
-        .fetch_optional(&mut *self.tx)
-        .await?;
+        let row =
+            sqlx::query("SELECT kind, seq, link FROM audit_entry WHERE org_id = $1 AND boot = $2 AND counter = $3")
+                .bind(id.org.as_str())
+                .bind(id.boot.as_str())
+                .bind(signed(id.counter))
+                .fetch_optional(&mut *self.tx)
+                .await?;
         let Some(row) = row else { return Ok(None) };
         let link: &[u8] = row.try_get(2)?;
         let link = Digest::from_slice(link).ok_or(StorageError::Inconsistent { table: "audit_entry" })?;
@@ -123,12 +122,7 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> Result<EntryRow, StorageError> {
 
 impl ReadTx {
     /// At most `most` entries after `after`, in order.
-    pub async fn entries_after(
-        &mut self,
-        org: &OrgId,
-        after: u64,
-        most: u32,
-    ) -> Result<Vec<EntryRow>, StorageError> {
+    pub async fn entries_after(&mut self, org: &OrgId, after: u64, most: u32) -> Result<Vec<EntryRow>, StorageError> {
         let query = sqlx::query(PAGE).bind(org.as_str()).bind(signed(after)).bind(i64::from(most));
         query.fetch_all(&mut *self.tx).await?.iter().map(read).collect()
     }
@@ -171,14 +165,12 @@ impl Sql {
 
     /// Digests of entries after `after`, in order, for checkpoints.
     pub async fn digests_after(&self, org: &OrgId, after: u64, most: u32) -> Result<Vec<Digest>, StorageError> {
-        let rows = sqlx::query(
-            "SELECT digest FROM audit_entry WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
-        )
-        .bind(org.as_str())
-        .bind(signed(after))
-        .bind(i64::from(most))
-        .fetch_all(&self.readers)
-        .await?;
+        let rows = sqlx::query("SELECT digest FROM audit_entry WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3")
+            .bind(org.as_str())
+            .bind(signed(after))
+            .bind(i64::from(most))
+            .fetch_all(&self.readers)
+            .await?;
         let digest = |row: &sqlx::sqlite::SqliteRow| {
             let bytes: &[u8] = row.try_get(0)?;
             Digest::from_slice(bytes).ok_or(StorageError::Inconsistent { table: "audit_entry" })

@@ -28,11 +28,7 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Head, StorageError> {
         let bytes: &[u8] = row.try_get(column)?;
         Digest::from_slice(bytes).ok_or(StorageError::Inconsistent { table: "audit_head" })
     };
-    let stamp = ConfigStamp {
-        version: unsigned("audit_head", row.try_get(2)?)?,
-        tag: digest(3)?,
-        digest: digest(4)?,
-    };
+    let stamp = ConfigStamp { version: unsigned("audit_head", row.try_get(2)?)?, tag: digest(3)?, digest: digest(4)? };
     Ok(Head { seq: unsigned("audit_head", row.try_get(0)?)?, link: digest(1)?, stamp, kid: row.try_get(5)? })
 }
 

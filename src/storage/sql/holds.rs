@@ -35,13 +35,12 @@ pub struct Spending {
 impl WriteTx {
     /// What a window has spent; zero if it has not begun.
     pub async fn spending(&mut self, org: &OrgId, window: u64) -> Result<Spending, StorageError> {
-        let row = sqlx::query(
-            "SELECT settled_nano, held_nano FROM spending WHERE org_id = $1 AND spending_window = $2",
-        )
-        .bind(org.as_str())
-        .bind(signed(window))
-        .fetch_optional(&mut *self.tx)
-        .await?;
+        let row =
+            sqlx::query("SELECT settled_nano, held_nano FROM spending WHERE org_id = $1 AND spending_window = $2")
+                .bind(org.as_str())
+                .bind(signed(window))
+                .fetch_optional(&mut *self.tx)
+                .await?;
         let Some(row) = row else { return Ok(Spending::default()) };
         Ok(Spending { settled: NanoUsd(row.try_get(0)?), held: NanoUsd(row.try_get(1)?) })
     }
@@ -124,13 +123,12 @@ impl Sql {
 
     /// What a window has spent, outside any transaction.
     pub async fn spending(&self, org: &OrgId, window: u64) -> Result<Spending, StorageError> {
-        let row = sqlx::query(
-            "SELECT settled_nano, held_nano FROM spending WHERE org_id = $1 AND spending_window = $2",
-        )
-        .bind(org.as_str())
-        .bind(signed(window))
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            sqlx::query("SELECT settled_nano, held_nano FROM spending WHERE org_id = $1 AND spending_window = $2")
+                .bind(org.as_str())
+                .bind(signed(window))
+                .fetch_optional(&self.readers)
+                .await?;
         let Some(row) = row else { return Ok(Spending::default()) };
         Ok(Spending { settled: NanoUsd(row.try_get(0)?), held: NanoUsd(row.try_get(1)?) })
     }

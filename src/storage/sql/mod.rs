@@ -76,8 +76,7 @@ pub struct Sql {
     readers: SqlitePool,
 }
 
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "spine", include_str!("../../../migrations/sqlite/0001_spine.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "spine", include_str!("../../../migrations/sqlite/0001_spine.sql"))];
 
 impl Sql {
     /// Opens (or creates) the database file and brings its schema up to date.

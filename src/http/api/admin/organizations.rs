@@ -12,9 +12,7 @@ use crate::{
 };
 
 /// Every organization.
-pub(in crate::http) async fn list(
-    Ask(state): Ask<State>,
-) -> Result<Json<Value>, ApiError> {
+pub(in crate::http) async fn list(Ask(state): Ask<State>) -> Result<Json<Value>, ApiError> {
     let ids = state.records.organizations().await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "organizations cannot be read");
         ApiError::unavailable("database_unavailable", "the database does not answer")

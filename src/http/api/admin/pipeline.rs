@@ -52,7 +52,9 @@ pub(in crate::http) async fn get(
     let snapshot = configuration(&state, &who).await?;
     let stored = snapshot.config.pipeline(&org_scope(&snapshot.config)).map(|stored| stored.spec.clone());
     let fallback = state.config.pipeline.preset.clone();
-    Ok(Json(json!({ "pipeline": stored, "default_preset": fallback, "unlocked_flags": snapshot.config.organization.unlocked_flags })))
+    Ok(Json(
+        json!({ "pipeline": stored, "default_preset": fallback, "unlocked_flags": snapshot.config.organization.unlocked_flags }),
+    ))
 }
 
 /// Stores the organization's pipeline; every agent must still compile under it.

@@ -23,7 +23,12 @@ use crate::{
         ids::PolicyId,
         rows::{Table, Write},
     },
-    http::{error::ApiError, extract::Json, middleware::{Guard, Identified}, state::State},
+    http::{
+        error::ApiError,
+        extract::Json,
+        middleware::{Guard, Identified},
+        state::State,
+    },
     policy::{parse_rules, publishable},
     tenants::{Assignment, OrgConfig, Policy, PolicyVersion, Scope, ScopeKind, VersionStatus},
 };
@@ -247,10 +252,8 @@ async fn publish(
         if let Some(retired) = &retired {
             writes.push(put_version(retired)?);
         }
-        let rules: Vec<Value> = rules
-            .iter()
-            .map(|rule| json!({ "kind": rule.body.kind(), "ordinal": rule.ordinal }))
-            .collect();
+        let rules: Vec<Value> =
+            rules.iter().map(|rule| json!({ "kind": rule.body.kind(), "ordinal": rule.ordinal })).collect();
         Ok(ChangeSet {
             kind: "policy.published",
             content: json!({ "name": policy.name, "policy": policy.policy_id, "rules": rules, "version": number }),
@@ -352,4 +355,3 @@ fn moment(text: &str) -> Result<Micros, ApiError> {
     let words = "`effective_until` must be a moment such as 2027-01-31T12:00:00Z";
     micros.ok_or_else(|| ApiError::invalid(words).with_param(Some("effective_until".to_owned())))
 }
-

@@ -46,7 +46,13 @@ pub(super) fn find<'c>(config: &'c OrgConfig, id: &str) -> Option<&'c Policy> {
     config.policies.values().find(|policy| policy.policy_id.as_str() == id)
 }
 
-pub(super) fn version(policy: &PolicyId, version_no: u32, rules: Value, change_note: &str, now: Micros) -> PolicyVersion {
+pub(super) fn version(
+    policy: &PolicyId,
+    version_no: u32,
+    rules: Value,
+    change_note: &str,
+    now: Micros,
+) -> PolicyVersion {
     PolicyVersion {
         policy_id: policy.clone(),
         version_no,
