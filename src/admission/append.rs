@@ -205,13 +205,11 @@ impl Locked {
 
     /// The sums of a window, read once under the lock.
     async fn window(&mut self, tx: &mut WriteTx, org: &OrgId, window: u64) -> Result<&mut Spending, StorageError> {
-        let at = match self.spending.iter().position(|(w, _)| *w == window) {
-            Some(at) => at,
-            None => {
-                self.spending.push((window, tx.spending(org, window).await?));
-                self.spending.len() - 1
-            }
-        };
+        let known = self.spending.iter().position(|(w, _)| *w == window);
+        if known.is_none() {
+            self.spending.push((window, tx.spending(org, window).await?));
+        }
+        let at = known.unwrap_or(self.spending.len() - 1);
         self.spending.get_mut(at).map(|(_, s)| s).ok_or(StorageError::Inconsistent { table: "spending" })
     }
 

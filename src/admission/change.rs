@@ -140,12 +140,12 @@ impl Maker<'_> {
         }
         let config = if rows.is_empty() { None } else { Some(OrgConfig::read(&rows).map_err(ChangeError::Tenants)?) };
         // A defect in one change must not take the writer with it.
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(config.as_ref())));
-        let set = made.unwrap_or(Err(ChangeRefused::Internal)).map_err(ChangeError::Refused)?;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(config.as_ref())));
+        let set = outcome.unwrap_or(Err(ChangeRefused::Internal)).map_err(ChangeError::Refused)?;
         // From here on the id ends as an entry: if anything below fails, dropping the question withdraws it.
         let question = Question::new(self.outbox.next_id(org), self.outbox.clone());
-        let step = self.step(question.id(), &set, &rows, head)?;
-        self.write(&mut tx, question.id(), set.kind, &set.writes, &step, chain).await.map_err(ChangeError::Storage)?;
+        let step = self.step(question.id(), &set, &rows, head.as_ref())?;
+        self.write(&mut tx, question.id(), &set, &step, chain).await.map_err(ChangeError::Storage)?;
         if let Err(error) = tx.commit().await {
             tracing::error!(error = &error as &dyn std::error::Error, "the outcome of a change is unknown");
             return self.known(question, step, chain).await;
@@ -155,15 +155,15 @@ impl Maker<'_> {
         Ok(Receipt { entry, seq: step.head.seq, stamp: step.head.stamp })
     }
 
-    fn step(&self, id: &EntryId, set: &ChangeSet, rows: &ConfigRows, head: Option<Head>) -> Result<Step, ChangeError> {
-        let stamp = head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
+    fn step(&self, id: &EntryId, set: &ChangeSet, rows: &ConfigRows, head: Option<&Head>) -> Result<Step, ChangeError> {
+        let stamp = head.map_or(ConfigStamp::NONE, |head| head.stamp);
         let digest = rows.after(&set.writes).digest();
         let mut content = set.content.clone();
         let produced = serde_json::json!({ "digest": digest, "version": stamp.version + 1 });
         let Some(fields) = content.as_object_mut() else { return Err(ChangeError::Refused(ChangeRefused::Internal)) };
         fields.insert("produced".to_owned(), produced);
         let entry = self.entry(id, set.kind, stamp, &content)?;
-        let before = head.as_ref().map_or(ChainHead::START, |head| ChainHead { seq: head.seq, link: head.link });
+        let before = head.map_or(ChainHead::START, |head| ChainHead { seq: head.seq, link: head.link });
         let after = before.next(&entry.digest);
         let stamp = ConfigStamp { version: stamp.version + 1, tag: after.link, digest };
         let kid = self.key.public().kid().to_owned();
@@ -184,16 +184,15 @@ impl Maker<'_> {
         &self,
         tx: &mut WriteTx,
         id: &EntryId,
-        kind: &str,
-        writes: &[Write],
+        set: &ChangeSet,
         step: &Step,
         chain: &mut ChainState,
     ) -> Result<(), StorageError> {
         let Head { seq, link, .. } = step.head;
         let Entry { body, digest } = &step.entry;
         let batch = chain.sign(&id.org, &id.boot, vec![(id.counter, *digest)], self.key)?;
-        tx.apply(&id.org, writes).await?;
-        tx.insert_entries(&[NewEntry { seq, id, kind, body, digest: *digest, link }]).await?;
+        tx.apply(&id.org, &set.writes).await?;
+        tx.insert_entries(&[NewEntry { seq, id, kind: set.kind, body, digest: *digest, link }]).await?;
         tx.insert_batch(&id.org, &batch).await?;
         tx.put_head(&id.org, &step.head).await
     }

@@ -51,6 +51,7 @@ pub struct WriterConfig {
 }
 
 /// Something that waits for the writer.
+#[expect(clippy::large_enum_variant, reason = "nearly every item is an append; boxing each would cost more")]
 pub(super) enum Item {
     Append(Append),
     Change(ChangeJob),
@@ -180,7 +181,7 @@ impl Writer {
                 tokio::select! {
                     biased;
                     item = self.items.recv() => item,
-                    () = stop.cancelled() => match self.items.try_recv() { Ok(item) => Some(item), Err(_) => None },
+                    () = stop.cancelled() => self.items.try_recv().ok(),
                 }
             } else {
                 self.items.try_recv().ok()

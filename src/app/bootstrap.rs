@@ -139,7 +139,7 @@ impl Plan {
         let key = AgentKey { key_id, agent_id: agent_id.clone(), hash, prefix, created_at: now, expires_at: None };
         let development = self.development;
         let id = agent_id.clone();
-        admission.change(org, move |config| first_agent(config, id, key, development, now)).await?;
+        admission.change(org, move |config| first_agent(config, &id, &key, development, now)).await?;
         Ok((Some(agent_id), made))
     }
 
@@ -180,14 +180,14 @@ impl Plan {
 
 fn first_agent(
     config: Option<&OrgConfig>,
-    agent_id: AgentId,
-    key: AgentKey,
+    agent_id: &AgentId,
+    key: &AgentKey,
     development: bool,
     now: Micros,
 ) -> Result<ChangeSet, ChangeRefused> {
     let config = config.ok_or_else(|| ChangeRefused::NotFound("the organization".to_owned()))?;
-    let mut writes = vec![Write::put(Table::AgentKey, key.key_id.as_str(), &key)?];
-    if !config.agents.contains_key(&agent_id) {
+    let mut writes = vec![Write::put(Table::AgentKey, key.key_id.as_str(), key)?];
+    if !config.agents.contains_key(agent_id) {
         let agent = Agent {
             agent_id: agent_id.clone(),
             slug: AGENT.to_owned(),

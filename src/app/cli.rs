@@ -47,7 +47,7 @@ enum Command {
         /// Port to listen on; 0 takes a free one [default: 9620]
         #[arg(long)]
         port: Option<u16>,
-        /// Base URL of any OpenAI-compatible endpoint, e.g. http://127.0.0.1:11434/v1
+        /// Base URL of any OpenAI-compatible endpoint, e.g. `http://127.0.0.1:11434/v1`
         #[arg(long, overrides_with = "upstream")]
         upstream: Option<String>,
         #[command(flatten)]
@@ -63,7 +63,7 @@ enum Command {
     Policy(Policy),
     /// Ask a running gateway whether it is ready; exit 0 if so (for containers without curl)
     Healthcheck {
-        /// Its base URL [default: http://127.0.0.1:<port>]
+        /// Its base URL [default: `http://127.0.0.1:<port>`]
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]

@@ -89,7 +89,7 @@ impl App {
             deadline: Duration::from_millis(config.admission.deadline_ms),
             permit: config.admission.permit(),
         };
-        let (listener, address) = wiring::listen(&config).await?;
+        let (listener, address) = wiring::listen(&config)?;
         let bootstrap = bootstrap::Plan::new(&config, secrets);
         let metrics = Arc::new(crate::telemetry::Metrics::default());
         let pipeline = wiring::pipeline(&config, &admission, &metrics, &clock, &lifecycle, address)?;

@@ -253,7 +253,7 @@ pub(super) fn compiler(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Co
 }
 
 /// Binds the port.
-pub(super) async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
+pub(super) fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
     let address = SocketAddr::new(config.server.host, config.server.port);
     let bind = || -> std::io::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

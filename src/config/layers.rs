@@ -173,7 +173,12 @@ fn known_keys(table: &Table) -> Vec<String> {
         for (key, value) in inner {
             match value {
                 Value::Table(deep) => keys.extend(deep.keys().map(|k| format!("{section}.{key}.{k}"))),
-                _ => keys.push(format!("{section}.{key}")),
+                Value::String(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Boolean(_)
+                | Value::Datetime(_)
+                | Value::Array(_) => keys.push(format!("{section}.{key}")),
             }
         }
     }

@@ -17,7 +17,10 @@ use crate::{
 
 /// An error reply.
 #[derive(Clone, Debug)]
-pub(crate) struct ApiError {
+pub(crate) struct ApiError(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     status: StatusCode,
     kind: &'static str,
     code: String,
@@ -30,7 +33,8 @@ pub(crate) struct ApiError {
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &str, message: impl Into<String>) -> Self {
         let (code, message) = (code.to_owned(), message.into());
-        Self { status, kind, code, message, param: None, detail: None, retry_after: None }
+        let (param, detail, retry_after) = (None, None, None);
+        Self(Box::new(Parts { status, kind, code, message, param, detail, retry_after }))
     }
 
     pub(crate) fn unauthenticated() -> Self {
@@ -72,12 +76,12 @@ impl ApiError {
     pub(crate) fn too_many(retry_after: u64) -> Self {
         let words = "too many requests from this address";
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "address_rate_limited", words);
-        Self { retry_after: Some(retry_after), ..error }
+        error.after(Some(retry_after))
     }
 
     pub(crate) fn unavailable(code: &str, message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", code, message);
-        Self { retry_after: Some(1), ..error }
+        error.after(Some(1))
     }
 
     pub(crate) fn internal() -> Self {
@@ -85,25 +89,33 @@ impl ApiError {
     }
 
     pub(crate) fn is_too_large(&self) -> bool {
-        self.status == StatusCode::PAYLOAD_TOO_LARGE
+        self.0.status == StatusCode::PAYLOAD_TOO_LARGE
     }
 
-    pub(crate) fn with_param(self, param: Option<String>) -> Self {
-        Self { param, ..self }
+    fn after(mut self, seconds: Option<u64>) -> Self {
+        self.0.retry_after = seconds;
+        self
     }
 
-    pub(crate) fn with_code(self, code: &str) -> Self {
-        Self { code: code.to_owned(), ..self }
+    pub(crate) fn with_param(mut self, param: Option<String>) -> Self {
+        self.0.param = param;
+        self
     }
 
-    pub(crate) fn with_detail(self, detail: Value) -> Self {
-        Self { detail: Some(detail), ..self }
+    pub(crate) fn with_code(mut self, code: &str) -> Self {
+        code.clone_into(&mut self.0.code);
+        self
+    }
+
+    pub(crate) fn with_detail(mut self, detail: Value) -> Self {
+        self.0.detail = Some(detail);
+        self
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let Self { status, kind, code, message, param, detail, retry_after } = self;
+        let Parts { status, kind, code, message, param, detail, retry_after } = *self.0;
         let mut body = json!({
             "error": { "message": message, "type": kind, "code": code, "param": param },
             "message": message,
@@ -140,7 +152,7 @@ impl From<Failure> for ApiError {
             _ => "internal_error",
         };
         let error = Self::new(status, kind, failure.code, failure.message);
-        Self { retry_after: failure.retry_after, ..error }
+        error.after(failure.retry_after)
     }
 }
 
@@ -166,7 +178,12 @@ impl From<ChangeError> for ApiError {
                 ChangeError::Tampered => Self::unavailable("configuration_tampered", error.to_string()),
                 ChangeError::Unknown(_) => Self::unavailable("outcome_unknown", error.to_string()),
                 ChangeError::Stopped => Self::unavailable("shutting_down", error.to_string()),
-                _ => Self::unavailable("database_unavailable", "the change was not made: the database does not answer"),
+                ChangeError::Refused(_)
+                | ChangeError::Tenants(_)
+                | ChangeError::Storage(_)
+                | ChangeError::Withdrawn => {
+                    Self::unavailable("database_unavailable", "the change was not made: the database does not answer")
+                }
             };
         };
         match refused {

@@ -1,7 +1,7 @@
 //! The listener: connections, protocols, time limits.
 //!
 //! Owns the accept loop. HTTP/1 and HTTP/2 without TLS (h2c, by prior knowledge) come in on one port and are told apart by
-//! their first bytes, which must arrive within the header time limit, so that a silent socket does not stay. TCP_NODELAY
+//! their first bytes, which must arrive within the header time limit, so that a silent socket does not stay. `TCP_NODELAY`
 //! everywhere. A caller that does not read is cut after the write time limit. On shutdown idle connections close at once
 //! and busy ones after their request.
 
@@ -112,12 +112,12 @@ async fn connection(
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         let served = http.serve_connection(io, service);
-        drive(served, stop, |served| served.graceful_shutdown()).await;
+        drive(served, stop, hyper::server::conn::http2::Connection::graceful_shutdown).await;
     } else {
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(128 * 1024);
         let served = http.serve_connection(io, service);
-        drive(served, stop, |served| served.graceful_shutdown()).await;
+        drive(served, stop, hyper::server::conn::http1::Connection::graceful_shutdown).await;
     }
 }
 

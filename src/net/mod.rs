@@ -28,7 +28,7 @@ pub fn install_tls() {
 
 /// A client for providers. Roots are built in, so that an image without CA certificates works.
 pub fn provider_client(connect_timeout: Duration) -> Result<reqwest::Client, NetError> {
-    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -47,7 +47,7 @@ pub fn provider_client(connect_timeout: Duration) -> Result<reqwest::Client, Net
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(30))
         .pool_max_idle_per_host(1024)
-        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_mins(1))
         .http1_only()
         .build()
         .map_err(NetError::Client)

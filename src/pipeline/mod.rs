@@ -140,7 +140,7 @@ impl Pipeline {
         loop {
             let began = std::time::Instant::now();
             let judged;
-            (judged, exchange) = self.decide(exchange, &snapshot, room).await;
+            (judged, exchange) = self.decide(exchange, &snapshot, room);
             let judgement = match judged {
                 Ok(Some(judgement)) => judgement,
                 Ok(None) => return Outcome::Unauthorized,
@@ -175,7 +175,7 @@ impl Pipeline {
     }
 
     /// Decides under one snapshot; `None`: its keys do not know this one. Large bodies leave the async threads.
-    async fn decide(
+    fn decide(
         &self,
         mut exchange: Exchange,
         snapshot: &Arc<Snapshot>,
@@ -236,17 +236,14 @@ impl Pipeline {
         let id = format!("{}-{}", question.id().boot, question.id().counter);
         let permit = Permit::from_now(Arc::clone(&self.services.clock), admission.permit);
         let stamp = judgement.snapshot.stamp;
-        let answer = match &judgement.refusal {
-            Some(refusal) => {
-                admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
-            }
-            None => {
-                let (limit, window) = judgement.snapshot.budget();
-                let amount = self.worst_case(exchange, limit.is_some());
-                let reserve = Reserve { amount, limit, window };
-                let content = admission_content(&self.services, exchange, judgement, amount);
-                admission.outbox.ask_admission(question, stamp, &content, reserve)
-            }
+        let answer = if let Some(refusal) = &judgement.refusal {
+            admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
+        } else {
+            let (limit, window) = judgement.snapshot.budget();
+            let amount = self.worst_case(exchange, limit.is_some());
+            let reserve = Reserve { amount, limit, window };
+            let content = admission_content(&self.services, exchange, judgement, amount);
+            admission.outbox.ask_admission(question, stamp, &content, reserve)
         };
         let answer = answer.map_err(unwritten)?;
         match tokio::time::timeout_at(deadline, answer).await {

@@ -17,7 +17,7 @@ use super::{
     before::detectors,
     exchange::{Exchange, Judgement},
     refusal::{Refusal, RefusalKind},
-    step::{Run, StepReport, Verdict},
+    step::{Run, StepError, StepReport, Verdict},
 };
 use crate::{
     admission::{Snapshot, SnapshotError},
@@ -25,7 +25,7 @@ use crate::{
         detection::Action,
         money::NanoUsd,
         plan::{PlannedStep, flags::Mode},
-        steps::FailMode,
+        steps::{FailMode, StepSpec},
     },
     policy::Signals,
     tenants::{Agent, AgentStatus},
@@ -71,7 +71,7 @@ pub(super) fn decide(
     Ok(judgement)
 }
 
-type BeforeStep = fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, super::step::StepError>;
+type BeforeStep = fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, StepError>;
 
 /// Runs one step and applies what it says.
 fn one(services: &Services, step: &PlannedStep, run: BeforeStep, exchange: &mut Exchange, judgement: &mut Judgement) {
@@ -82,35 +82,45 @@ fn one(services: &Services, step: &PlannedStep, run: BeforeStep, exchange: &mut 
     let verdict = run(services, step, exchange, judgement);
     let took = began.elapsed();
     services.metrics.observe_step(step.spec, took);
-    let id = step.spec.id;
-    let found = match verdict {
-        Ok(Verdict::Pass) => None,
-        Ok(Verdict::Detected(message)) => Some((detected(step, judgement), message)),
-        Ok(Verdict::Refuse(refusal)) => {
-            let message = refusal.reason.clone();
-            judgement.refusal = Some(*refusal);
-            Some((Action::Block, message))
+    let strongest = detected(step, judgement);
+    let (found, refusal) = weigh(step.spec, verdict, took, strongest);
+    if judgement.refusal.is_none() {
+        judgement.refusal = refusal;
+    }
+    judgement.reports.push(StepReport::new(step.spec.id, found, took));
+}
+
+/// What a verdict means: what is reported, and whether it refuses. An error refuses where the step fails closed, and leaves
+/// its mark where it fails open; so does a step that took longer than the ceiling.
+fn weigh(
+    spec: &'static StepSpec,
+    verdict: Result<Verdict, StepError>,
+    took: Duration,
+    strongest: Action,
+) -> (Option<(Action, String)>, Option<Refusal>) {
+    let id = spec.id;
+    let closed = spec.fail_mode() == FailMode::Closed;
+    let (found, refusal) = match verdict {
+        Ok(Verdict::Pass) => (None, None),
+        Ok(Verdict::Detected(message)) => {
+            let refusal = (strongest == Action::Block).then(|| Refusal::by_step(id, message.clone()));
+            (Some((strongest, message)), refusal)
         }
-        Err(error) if step.spec.fail_mode() == FailMode::Open => Some((Action::Log, error.to_string())),
-        Err(error) => {
+        Ok(Verdict::Refuse(refusal)) => (Some((Action::Block, refusal.reason.clone())), Some(*refusal)),
+        Err(error) if closed => {
             tracing::error!(
                 step = id,
                 error = &error as &dyn std::error::Error,
                 "a step failed: the request is refused"
             );
-            judgement.refusal = Some(Refusal::by_step(id, format!("the step `{id}` could not do its work")));
-            Some((Action::Block, error.to_string()))
+            let refusal = Refusal::by_step(id, format!("the step `{id}` could not do its work"));
+            (Some((Action::Block, error.to_string())), Some(refusal))
         }
+        Err(error) => (Some((Action::Log, error.to_string())), None),
     };
-    if took > CEILING && judgement.refusal.is_none() && step.spec.fail_mode() == FailMode::Closed {
-        judgement.refusal = Some(Refusal::by_step(id, format!("the step `{id}` took longer than {CEILING:?}")));
-    }
-    if judgement.refusal.is_none()
-        && let Some((Action::Block, message)) = &found
-    {
-        judgement.refusal = Some(Refusal::by_step(id, message.clone()));
-    }
-    judgement.reports.push(StepReport::new(id, found, took));
+    let slow = took > CEILING && closed && refusal.is_none();
+    let late = slow.then(|| Refusal::by_step(id, format!("the step `{id}` took longer than {CEILING:?}")));
+    (found, refusal.or(late))
 }
 
 /// What is done about what a step found: the strongest action that it recorded, or its own if it keeps no findings.
@@ -164,4 +174,57 @@ pub(super) fn signals<'a>(exchange: &'a Exchange, judgement: &'a Judgement) -> S
 fn short(room: NanoUsd) -> Refusal {
     let reason = format!("the organization's budget has {room} left, which is less than this call may cost");
     Refusal { details: json!({ "remaining_usd": room.dollars() }), ..Refusal::by_step("budget", reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::steps;
+
+    const FAST: Duration = Duration::from_millis(1);
+
+    fn broken() -> Result<Verdict, StepError> {
+        Err(StepError("out of order".into()))
+    }
+
+    fn spec(id: &str) -> &'static StepSpec {
+        steps::get(id).unwrap()
+    }
+
+    #[test]
+    fn a_broken_gate_detector_or_transform_refuses_and_names_itself() {
+        for id in ["rate_limit", "detect_secrets", "filter_tools"] {
+            let (found, refusal) = weigh(spec(id), broken(), FAST, Action::Log);
+            assert_eq!(refusal.unwrap().blocked_by, id);
+            assert_eq!(found.unwrap().0, Action::Block);
+        }
+    }
+
+    #[test]
+    fn a_broken_tracking_step_lets_pass_and_leaves_its_mark() {
+        let (found, refusal) = weigh(spec("cost_tracking"), broken(), FAST, Action::Log);
+        assert!(refusal.is_none());
+        assert_eq!(found.unwrap(), (Action::Log, "out of order".to_owned()));
+    }
+
+    #[test]
+    fn a_step_beyond_the_ceiling_refuses_unless_it_fails_open() {
+        let slow = CEILING + FAST;
+        assert!(weigh(spec("detect_pii"), Ok(Verdict::Pass), CEILING, Action::Log).1.is_none());
+        assert!(
+            weigh(spec("detect_pii"), Ok(Verdict::Pass), slow, Action::Log).1.unwrap().reason.contains("detect_pii")
+        );
+        assert!(weigh(spec("cost_tracking"), Ok(Verdict::Pass), slow, Action::Log).1.is_none());
+    }
+
+    #[test]
+    fn a_detector_refuses_only_where_its_strongest_action_is_to_block() {
+        for (action, refuses) in
+            [(Action::Log, false), (Action::Notify, false), (Action::Redact, false), (Action::Block, true)]
+        {
+            let verdict = Ok(Verdict::Detected("found something".to_owned()));
+            let (found, refusal) = weigh(spec("detect_pii"), verdict, FAST, action);
+            assert_eq!((refusal.is_some(), found.unwrap().0), (refuses, action));
+        }
+    }
 }

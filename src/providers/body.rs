@@ -44,7 +44,7 @@ impl UpstreamBody {
 
     /// Pieces that are there already.
     pub(super) fn made(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let hour = Duration::from_secs(3_600);
+        let hour = Duration::from_hours(1);
         Self::new(Source::Made(pieces.into_iter().collect()), hour, Instant::now() + hour)
     }
 

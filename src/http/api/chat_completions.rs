@@ -41,11 +41,11 @@ pub(in crate::http) async fn create(
     let read = read_body(&state, &headers, body).await?;
     let (bytes, counted) = (read.bytes, read.counted);
     let large = bytes.len() > state.config.pipeline.offload_bytes;
-    let make = || {
+    let begin = || {
         let request = ChatRequest::read(bytes)?;
         Ok(Exchange::new(caller, names, flags, request, started, Box::new(counted)))
     };
-    let made = if large { tokio::task::block_in_place(make) } else { make() };
+    let made = if large { tokio::task::block_in_place(begin) } else { begin() };
     let exchange = made.map_err(|error: InvalidRequest| {
         state.admission.aggregates.count_unowned("invalid_request");
         ApiError::invalid(error.message).with_param(error.param)

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// Any of the four detectors of one family.
+#[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn detect(
     services: &Services,
     step: &PlannedStep,
@@ -45,7 +46,7 @@ pub(in crate::pipeline) fn detect(
             let action = match judgement.action(step, finding, false) {
                 // A key cannot be replaced without changing what the request means.
                 Action::Redact if text.is_key => Action::Block,
-                action => action,
+                action @ (Action::Log | Action::Notify | Action::Redact | Action::Block) => action,
             };
             let place = || value.map_or_else(String::new, crate::domain::json::Value::path);
             judgement.record(step, text, place, finding, action);
@@ -65,6 +66,7 @@ pub(in crate::pipeline) fn detect(
 }
 
 /// `classify_data`.
+#[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn classify_data(
     services: &Services,
     _: &PlannedStep,

@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// `validate_input`.
+#[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn validate_input(
     _: &Services,
     step: &PlannedStep,
@@ -47,6 +48,7 @@ fn invalid(reason: String) -> Verdict {
 }
 
 /// `rate_limit`.
+#[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn rate_limit(
     services: &Services,
     step: &PlannedStep,

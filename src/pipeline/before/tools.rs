@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// `filter_tools`.
+#[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn filter_tools(
     _: &Services,
     _: &PlannedStep,

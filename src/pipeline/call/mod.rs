@@ -225,7 +225,7 @@ async fn whole(
 
 /// A stream: nothing is answered before its first event, so that an error in it can still be an error.
 async fn stream(services: &Arc<Services>, reply: UpstreamReply, live: Live, rules: Rules, head: AnswerHead) -> Outcome {
-    let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, head.links.clone()));
+    let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, &head.links));
     match stream.prime().await {
         Ok(()) => Outcome::Stream(stream, head),
         Err(Early::Failed(failure)) => Outcome::Failed(failure, head),

@@ -56,7 +56,7 @@ impl GovernedStream {
             Stop::cut("provider_cut", Failure::new(502, "provider_malformed", "the provider sent a malformed event"))
         })?;
         if let Some(error) = chunk.error() {
-            let message = error.get("message").and_then(|m| m.as_str()).unwrap_or(Cow::Borrowed("unknown"));
+            let message = error.get("message").and_then(Value::as_str).unwrap_or(Cow::Borrowed("unknown"));
             tracing::warn!(bytes = message.len(), "the provider sent an error inside its stream");
             let words = "the provider reported an error inside its stream";
             return Err(Stop::cut("provider_error", Failure::new(502, "provider_error", words)));
@@ -102,9 +102,13 @@ impl GovernedStream {
             *total += delta.text.len();
             let known = texts.iter_mut().find(|t| t.choice == delta.choice && t.channel == delta.channel);
             match known {
-                Some(known) => known.text.push_str(&delta.text),
+                Some(known) => known.fragments.push_str(&delta.text),
                 None => {
-                    texts.push(Text { choice: delta.choice, channel: delta.channel, text: delta.text.into_owned() })
+                    texts.push(Text {
+                        choice: delta.choice,
+                        channel: delta.channel,
+                        fragments: delta.text.into_owned(),
+                    });
                 }
             }
         });
@@ -160,7 +164,7 @@ impl GovernedStream {
     fn inspect(&mut self) -> Result<Vec<(usize, String)>, Stop> {
         let Some(live) = &mut self.live else { return Ok(Vec::new()) };
         let texts: Vec<(usize, Cow<'_, str>)> =
-            self.texts.iter().enumerate().map(|(i, t)| (i, Cow::Borrowed(t.text.as_str()))).collect();
+            self.texts.iter().enumerate().map(|(i, t)| (i, Cow::Borrowed(t.fragments.as_str()))).collect();
         let places: Vec<String> = self.texts.iter().map(place).collect();
         let name = |i: usize| places.get(i).cloned().unwrap_or_default();
         let mut found = output::scan(&self.services, &mut self.rules, live, &texts, name);

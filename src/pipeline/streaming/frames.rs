@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{domain::json::escape_into, pipeline::Links, providers::sse::Event};
 
 /// The ids that clients read from the top level of the first chunk.
-pub(super) fn first_members(links: Links, holding: bool) -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn first_members(links: &Links, holding: bool) -> Vec<(&'static str, Vec<u8>)> {
     let quoted = |text: &str| {
         let mut out = Vec::with_capacity(text.len() + 2);
         escape_into(&mut out, text);

@@ -69,6 +69,7 @@ enum State {
 }
 
 /// A governed stream; an HTTP body.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the stream, not a mode")]
 pub struct GovernedStream {
     services: Arc<Services>,
     upstream: Option<UpstreamBody>,
@@ -105,7 +106,7 @@ impl GovernedStream {
         upstream: UpstreamBody,
         live: Live,
         rules: Rules,
-        links: Links,
+        links: &Links,
     ) -> Self {
         let heartbeat = services.settings.heartbeat;
         let holding = output::must_hold(&rules);
@@ -271,7 +272,7 @@ impl GovernedStream {
         self.upstream = None;
         if let Some(mut live) = self.live.take() {
             live.ends(outcome);
-            self.uninspected(&mut live);
+            Self::uninspected(&mut live);
         }
         self.state = if clean { State::Done } else { State::Aborting };
         // The server drops what it has buffered when a body fails, so the frame must be out before.
@@ -281,7 +282,7 @@ impl GovernedStream {
 
 impl GovernedStream {
     /// What came and was not inspected, because the stream ended before its end, is uncovered.
-    fn uninspected(&self, live: &mut Live) {
+    fn uninspected(live: &mut Live) {
         if live.coverage.is_none() && live.answer_bytes > 0 {
             live.coverage = Some(CoverageRecord { seen: 0, uncovered: live.answer_bytes });
         }
@@ -291,7 +292,7 @@ impl GovernedStream {
 impl Drop for GovernedStream {
     fn drop(&mut self) {
         if let Some(mut live) = self.live.take() {
-            self.uninspected(&mut live);
+            Self::uninspected(&mut live);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::providers::openai::{DeltaChannel, ToolCall};
 pub(super) struct Text {
     pub(super) choice: u64,
     pub(super) channel: DeltaChannel,
-    pub(super) text: String,
+    pub(super) fragments: String,
 }
 
 /// Where a text of a stream stands, in the words of a whole answer.
@@ -27,13 +27,17 @@ pub(super) fn place(text: &Text) -> String {
 /// Tool calls put together from their fragments.
 pub(super) fn tool_calls(texts: &[Text]) -> Vec<ToolCall> {
     let names = texts.iter().filter_map(|text| match text.channel {
-        DeltaChannel::ToolName(index) => Some((text.choice, index, &text.text)),
-        _ => None,
+        DeltaChannel::ToolName(index) => Some((text.choice, index, &text.fragments)),
+        DeltaChannel::Content
+        | DeltaChannel::Refusal
+        | DeltaChannel::Reasoning
+        | DeltaChannel::ToolArguments(_)
+        | DeltaChannel::Other => None,
     });
     names
         .map(|(choice, index, name)| {
             let own = |t: &&Text| t.choice == choice && t.channel == DeltaChannel::ToolArguments(index);
-            let arguments = texts.iter().find(own).map(|t| t.text.clone()).unwrap_or_default();
+            let arguments = texts.iter().find(own).map(|t| t.fragments.clone()).unwrap_or_default();
             ToolCall { name: name.clone(), arguments }
         })
         .collect()

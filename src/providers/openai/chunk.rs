@@ -97,15 +97,13 @@ impl ChatChunk {
                     "content" => give(DeltaChannel::Content, Some(value)),
                     "refusal" => give(DeltaChannel::Refusal, Some(value)),
                     "reasoning_content" | "reasoning" => give(DeltaChannel::Reasoning, Some(value)),
-                    "tool_calls" => {
-                        for (place, call) in value.items().enumerate() {
-                            let at = call.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
-                            let function = call.get("function").or_else(|| call.get("custom"));
-                            give(DeltaChannel::ToolName(at), function.and_then(|f| f.get("name")));
-                            let arguments = function.and_then(|f| f.get("arguments").or_else(|| f.get("input")));
-                            give(DeltaChannel::ToolArguments(at), arguments);
-                        }
-                    }
+                    "tool_calls" => value.items().enumerate().for_each(|(place, call)| {
+                        let at = call.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
+                        let function = call.get("function").or_else(|| call.get("custom"));
+                        give(DeltaChannel::ToolName(at), function.and_then(|f| f.get("name")));
+                        let arguments = function.and_then(|f| f.get("arguments").or_else(|| f.get("input")));
+                        give(DeltaChannel::ToolArguments(at), arguments);
+                    }),
                     "function_call" => {
                         give(DeltaChannel::ToolName(LEGACY), value.get("name"));
                         give(DeltaChannel::ToolArguments(LEGACY), value.get("arguments"));

@@ -101,7 +101,7 @@ impl ChatRequest {
             return Err(InvalidRequest::at("n", format!("`n` must be at most {MAX_CHOICES}")));
         }
         let tools = tools(root)?;
-        Ok(Self { model, stream, include_usage, choices, max_tokens, messages, media, tools, tape, body })
+        Ok(Self { body, tape, model, stream, include_usage, choices, max_tokens, messages, media, tools })
     }
 
     /// The view over the whole body.

@@ -184,3 +184,6 @@ fn unsigned(table: &'static str, number: i64) -> Result<u64, StorageError> {
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

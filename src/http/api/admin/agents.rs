@@ -13,14 +13,14 @@ use super::{change, configuration, random_id, text, with_receipt};
 use crate::{
     admission::{ChangeRefused, ChangeSet},
     auth::KeyText,
-    crypto::SigningKey,
+    crypto::{Seed, SigningKey},
     domain::{
         clock::rfc3339,
-        ids::{AgentId, KeyId, ProjectId},
+        ids::{AgentId, KeyId, OrgId, ProjectId},
         rows::{Table, Write},
     },
     http::{error::ApiError, extract::Json, middleware::Identified, state::State},
-    tenants::{Agent, AgentKey, AgentStatus},
+    tenants::{Agent, AgentKey, AgentStatus, OrgConfig},
 };
 
 /// What onboarding is told.
@@ -64,16 +64,16 @@ pub(in crate::http) async fn onboard(
     let agent_id = AgentId::parse(&random_id("agt")?).map_err(|_| ApiError::internal())?;
     let key_id = KeyId::parse(&random_id("key")?).map_err(|_| ApiError::internal())?;
     let public_key = hex::encode(signing.public().as_bytes());
-    let mut agent = Agent {
+    let agent = Agent {
         agent_id: agent_id.clone(),
         slug: slug.clone(),
         project_id: ProjectId::parse("default").map_err(|_| ApiError::internal())?,
         owner_email: asked.owner_email,
-        description: described(asked.description, asked.intended_use),
+        description: described(&asked.description, asked.intended_use.as_deref()),
         framework: asked.framework,
         status: AgentStatus::Active,
         created_at: now,
-        public_key: public_key.clone(),
+        public_key,
     };
     let stored = AgentKey {
         key_id: key_id.clone(),
@@ -83,43 +83,75 @@ pub(in crate::http) async fn onboard(
         created_at: now,
         expires_at: None,
     };
-    let project = asked.project_id;
-    let made = change(&state, &who, move |config| {
-        if config.agents.values().any(|other| other.slug == agent.slug) {
-            let message = format!("an agent named `{}` exists already", agent.slug);
-            return Err(ChangeRefused::Conflict { code: "agent_exists", message });
-        }
-        let wanted = project.as_deref().unwrap_or("default");
-        let found = config.projects.keys().find(|id| id.as_str() == wanted);
-        agent.project_id = found.ok_or_else(|| ChangeRefused::NotFound(format!("the project `{wanted}`")))?.clone();
-        Ok(ChangeSet {
-            kind: "agent.onboarded",
-            content: json!({ "agent": agent.agent_id, "key": stored.key_id, "project": agent.project_id, "slug": agent.slug }),
-            writes: vec![
-                Write::put(Table::Agent, agent.agent_id.as_str(), &agent)?,
-                Write::put(Table::AgentKey, stored.key_id.as_str(), &stored)?,
-            ],
-        })
+    let made =
+        change(&state, &who, move |config| onboarding(config, agent, &stored, asked.project_id.as_deref())).await?;
+    let made_agent = Onboarded {
+        org: &org,
+        agent_id: &agent_id,
+        slug: &slug,
+        key_id: &key_id,
+        key: &key,
+        seed: &seed,
+        signing: &signing,
+    };
+    let body = onboarded(&state.public_url, &made_agent);
+    Ok(Json(with_receipt(body, &made)))
+}
+
+/// The agent, in the project that was named, with its first key.
+fn onboarding(
+    config: &OrgConfig,
+    agent: Agent,
+    key: &AgentKey,
+    project: Option<&str>,
+) -> Result<ChangeSet, ChangeRefused> {
+    if config.agents.values().any(|other| other.slug == agent.slug) {
+        let message = format!("an agent named `{}` exists already", agent.slug);
+        return Err(ChangeRefused::Conflict { code: "agent_exists", message });
+    }
+    let wanted = project.unwrap_or("default");
+    let found = config.projects.keys().find(|id| id.as_str() == wanted);
+    let project_id = found.ok_or_else(|| ChangeRefused::NotFound(format!("the project `{wanted}`")))?.clone();
+    let agent = Agent { project_id, ..agent };
+    Ok(ChangeSet {
+        kind: "agent.onboarded",
+        content: json!({ "agent": agent.agent_id, "key": key.key_id, "project": agent.project_id, "slug": agent.slug }),
+        writes: vec![
+            Write::put(Table::Agent, agent.agent_id.as_str(), &agent)?,
+            Write::put(Table::AgentKey, key.key_id.as_str(), key)?,
+        ],
     })
-    .await?;
-    let base = state.public_url.trim_end_matches('/');
-    let body = json!({
+}
+
+/// What onboarding shows, once.
+struct Onboarded<'a> {
+    org: &'a OrgId,
+    agent_id: &'a AgentId,
+    slug: &'a str,
+    key_id: &'a KeyId,
+    key: &'a KeyText,
+    seed: &'a Seed,
+    signing: &'a SigningKey,
+}
+
+fn onboarded(public_url: &str, made: &Onboarded<'_>) -> Value {
+    let Onboarded { org, agent_id, slug, key_id, key, seed, signing } = made;
+    json!({
         "id": agent_id, "agent_uuid": agent_id, "agent_id": slug, "slug": slug, "org_id": org,
         "spiffe_id": format!("spiffe://tappass/{org}/{agent_id}"),
         "pipeline_id": agent_id,
         "signing_key": {
-            "private_key": hex::encode(seed.as_slice()), "public_key": public_key,
+            "private_key": hex::encode(seed.as_slice()), "public_key": hex::encode(signing.public().as_bytes()),
             "fingerprint": signing.public().kid(), "algorithm": "ed25519",
         },
         "api_key": { "key_id": key_id, "api_key": key.reveal(), "expires_at": null },
-        "base_url": format!("{base}/v1"),
+        "base_url": format!("{public_url}/v1"),
         "status": "onboarded",
-    });
-    Ok(Json(with_receipt(body, &made)))
+    })
 }
 
 /// The purpose stands in the description, where people look.
-fn described(description: String, intended_use: Option<String>) -> String {
+fn described(description: &str, intended_use: Option<&str>) -> String {
     let words = [Some(description), intended_use].into_iter().flatten().filter(|text| !text.trim().is_empty());
     words.collect::<Vec<_>>().join(" — ").chars().take(2_000).collect()
 }
@@ -279,7 +311,7 @@ pub(in crate::http) async fn revoke_key(
 }
 
 /// An agent by its id or by its name.
-pub(super) fn find<'c>(config: &'c crate::tenants::OrgConfig, id: &str) -> Option<&'c Agent> {
+pub(super) fn find<'c>(config: &'c OrgConfig, id: &str) -> Option<&'c Agent> {
     let by_id = config.agents.values().find(|agent| agent.agent_id.as_str() == id);
     by_id.or_else(|| config.agents.values().find(|agent| agent.slug == id))
 }

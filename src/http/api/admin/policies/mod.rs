@@ -20,7 +20,7 @@ use crate::{
     admission::{ChangeRefused, ChangeSet, check_agents},
     domain::{
         clock::Micros,
-        ids::PolicyId,
+        ids::{PolicyId, ProjectId},
         rows::{Table, Write},
     },
     http::{
@@ -340,7 +340,7 @@ fn scope(config: &OrgConfig, kind: ScopeKind, id: Option<&str>) -> Result<Scope,
     let scope_id = match kind {
         ScopeKind::Org => Some(org).filter(|own| id.is_none_or(|id| id == *own)),
         ScopeKind::Project => {
-            id.and_then(|id| config.projects.keys().find(|p| p.as_str() == id)).map(|project| project.as_str())
+            id.and_then(|id| config.projects.keys().find(|p| p.as_str() == id)).map(ProjectId::as_str)
         }
         ScopeKind::Agent => id.and_then(|id| super::agents::find(config, id)).map(|agent| agent.agent_id.as_str()),
     };
