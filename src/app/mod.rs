@@ -148,13 +148,14 @@ impl App {
         let made = self.bootstrap.run(&self.admission, &self.default_org, self.address).await?;
         let jobs_stop = end.child_token();
         let jobs = tracker.spawn(jobs::run(self.admission.clone(), self.checkpoints, jobs_stop.clone()));
+        // The socket listens already: whoever reads what `started` writes is answered, if only in a moment.
+        self.readiness.started.store(true, Ordering::Release);
+        started(&made)?;
         let router = http::router(self.state.clone());
         let server = self.config.server.clone();
         let ends = http::server::Ends { stop, cut };
         let serving = connections.spawn(http::server::serve(self.listener, router, server, ends, connections.clone()));
-        self.readiness.started.store(true, Ordering::Release);
         tracing::info!(address = %self.address, version = crate::config::VERSION, "listening");
-        started(&made)?;
         let mut writing = writing;
         let mut jobs = jobs;
         // A gateway without its writer or its jobs is not one: it ends, and whoever watches it starts another.
