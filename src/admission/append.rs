@@ -60,6 +60,11 @@ impl Group {
         self.head
     }
 
+    /// How many callers wait.
+    pub(super) fn urgent(&self) -> usize {
+        self.appends.iter().filter(|append| append.is_urgent()).count()
+    }
+
     pub(super) fn into_appends(self) -> impl Iterator<Item = Append> {
         self.appends.into_iter()
     }
@@ -86,11 +91,10 @@ impl Commit<'_> {
     }
 
     async fn append(&self, tx: &mut WriteTx, group: &mut Group) -> Result<(), StorageError> {
-        let head = tx.head(&group.org).await?;
         let kid = self.key.public().kid().to_owned();
         let begin = || Head { seq: 0, link: Digest::ZERO, stamp: ConfigStamp::NONE, kid };
+        let (head, mut lock) = Under::read(tx, group).await?;
         let mut head = head.unwrap_or_else(begin);
-        let mut lock = Locked::read(tx, group, &head).await?;
         group.verdicts.clear();
         for append in &group.appends {
             let verdict = lock.judge(tx, append).await?;
@@ -98,11 +102,9 @@ impl Commit<'_> {
         }
         group.batch.unwritten = unwritten(group);
         let stored = link(&mut head, group);
-        tx.insert_batch(&group.org, &group.batch).await?;
+        tx.append(&group.org, &group.batch, &stored, &head).await?;
         if !stored.is_empty() {
-            tx.insert_entries(&stored).await?;
-            lock.settle(tx, &group.org).await?;
-            tx.put_head(&group.org, &head).await?;
+            tx.settle(&group.org, &lock.holds, &lock.spending).await?;
         }
         group.head = ChainHead { seq: head.seq, link: head.link };
         Ok(())
@@ -135,7 +137,7 @@ fn link<'a>(head: &mut Head, group: &'a Group) -> Vec<NewEntry<'a>> {
 }
 
 /// What was read under the lock, and what it becomes.
-struct Locked {
+struct Under {
     stamp: ConfigStamp,
     boot_open: bool,
     spending: Vec<(u64, Spending)>,
@@ -143,9 +145,16 @@ struct Locked {
     holds: Vec<Hold>,
 }
 
-impl Locked {
-    async fn read(tx: &mut WriteTx, group: &Group, head: &Head) -> Result<Self, StorageError> {
-        let boot_open = tx.boot_is_open(&group.boot).await?;
+impl Under {
+    async fn read(tx: &mut WriteTx, group: &Group) -> Result<(Option<Head>, Self), StorageError> {
+        // All admissions of a batch are nearly always of one window, which comes along with the head.
+        let mut windows = group.appends.iter().filter_map(|append| match &append.what {
+            What::Admission { reserve, .. } => Some(reserve.window),
+            What::Refusal { .. } | What::Completion { .. } | What::Plain { .. } => None,
+        });
+        let window = windows.next();
+        let locked = tx.locked(&group.org, &group.boot, window.unwrap_or(0)).await?;
+        let boot_open = locked.boot_is_open;
         let completed = group.appends.iter().filter_map(|append| match &append.what {
             What::Completion { admission, .. } => Some(admission),
             What::Admission { .. } | What::Refusal { .. } | What::Plain { .. } => None,
@@ -153,7 +162,9 @@ impl Locked {
         let completed: Vec<&EntryId> = completed.collect();
         // A fenced boot takes nothing away: its holds are recovery's to settle.
         let closing = if boot_open { tx.take_holds(&completed).await? } else { Vec::new() };
-        Ok(Self { stamp: head.stamp, boot_open, spending: Vec::new(), closing, holds: Vec::new() })
+        let stamp = locked.head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
+        let spending = window.map(|window| (window, locked.spending)).into_iter().collect();
+        Ok((locked.head, Self { stamp, boot_open, spending, closing, holds: Vec::new() }))
     }
 
     async fn judge(&mut self, tx: &mut WriteTx, append: &Append) -> Result<Verdict, StorageError> {
@@ -211,14 +222,6 @@ impl Locked {
         }
         let at = known.unwrap_or(self.spending.len() - 1);
         self.spending.get_mut(at).map(|(_, s)| s).ok_or(StorageError::Inconsistent { table: "spending" })
-    }
-
-    async fn settle(&self, tx: &mut WriteTx, org: &OrgId) -> Result<(), StorageError> {
-        tx.insert_holds(&self.holds).await?;
-        for (window, spending) in &self.spending {
-            tx.put_spending(org, *window, *spending).await?;
-        }
-        Ok(())
     }
 }
 

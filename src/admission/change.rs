@@ -192,9 +192,8 @@ impl Maker<'_> {
         let Entry { body, digest } = &step.entry;
         let batch = chain.sign(&id.org, &id.boot, vec![(id.counter, *digest)], self.key)?;
         tx.apply(&id.org, &set.writes).await?;
-        tx.insert_entries(&[NewEntry { seq, id, kind: set.kind, body, digest: *digest, link }]).await?;
-        tx.insert_batch(&id.org, &batch).await?;
-        tx.put_head(&id.org, &step.head).await
+        let entry = NewEntry { seq, id, kind: set.kind, body, digest: *digest, link };
+        tx.append(&id.org, &batch, &[entry], &step.head).await
     }
 
     /// Asks what became of an unknown commit.

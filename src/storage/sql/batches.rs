@@ -4,7 +4,7 @@
 
 use sqlx::Row;
 
-use super::{ReadTx, Sql, StorageError, WriteTx, signed, unsigned};
+use super::{ReadTx, Sql, StorageError, signed, unsigned};
 use crate::domain::ids::OrgId;
 
 /// One batch.
@@ -22,26 +22,6 @@ pub struct BatchRow {
     pub signature: Vec<u8>,
     /// Counters that were signed but not written, as a JSON array.
     pub unwritten: String,
-}
-
-impl WriteTx {
-    /// Writes one batch.
-    pub async fn insert_batch(&mut self, org: &OrgId, batch: &BatchRow) -> Result<(), StorageError> {
-        sqlx::query(
-            "INSERT INTO audit_batch (org_id, boot, number, message, kid, signature, unwritten) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(org.as_str())
-        .bind(batch.boot.as_str())
-        .bind(signed(batch.number))
-        .bind(&batch.message[..])
-        .bind(batch.kid.as_str())
-        .bind(&batch.signature[..])
-        .bind(batch.unwritten.as_str())
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
 }
 
 impl Sql {

@@ -2,7 +2,7 @@
 //!
 //! Owns inserting and reading entries. Never updates or deletes one. Bodies go in and out as the exact bytes.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::Row;
 
 use super::{ReadTx, Sql, StorageError, WriteTx, signed, unsigned};
 use crate::domain::{
@@ -45,31 +45,7 @@ pub struct EntryRow {
     pub link: Digest,
 }
 
-const COLUMNS: usize = 8;
-
 impl WriteTx {
-    /// Writes entries, all in one statement.
-    pub async fn insert_entries(&mut self, entries: &[NewEntry<'_>]) -> Result<(), StorageError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let text = insert_text(entries.len());
-        let mut query = sqlx::query(AssertSqlSafe(text));
-        for entry in entries {
-            query = query
-                .bind(entry.id.org.as_str())
-                .bind(signed(entry.seq))
-                .bind(entry.id.boot.as_str())
-                .bind(signed(entry.id.counter))
-                .bind(entry.kind)
-                .bind(entry.body)
-                .bind(entry.digest.0.to_vec())
-                .bind(entry.link.0.to_vec());
-        }
-        query.execute(&mut *self.tx).await?;
-        Ok(())
-    }
-
     /// The kind, sequence and link of the entry that has this id, if one has.
     pub async fn find_entry(&mut self, id: &EntryId) -> Result<Option<(String, u64, Digest)>, StorageError> {
         let row =
@@ -84,20 +60,6 @@ impl WriteTx {
         let link = Digest::from_slice(link).ok_or(StorageError::Inconsistent { table: "audit_entry" })?;
         Ok(Some((row.try_get(0)?, unsigned("audit_entry", row.try_get(1)?)?, link)))
     }
-}
-
-/// `INSERT … VALUES (…),(…)` for a number of rows; the driver caches one statement per number.
-fn insert_text(rows: usize) -> String {
-    let mut text =
-        String::from("INSERT INTO audit_entry (org_id, seq, boot, counter, kind, body, digest, link) VALUES ");
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ",(" });
-        for column in 0..COLUMNS {
-            text.push_str(if column == 0 { "?" } else { ",?" });
-        }
-        text.push(')');
-    }
-    text
 }
 
 const PAGE: &str = "SELECT seq, boot, counter, kind, body, digest, link FROM audit_entry \

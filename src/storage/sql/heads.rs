@@ -23,7 +23,14 @@ pub struct Head {
 const SELECT: &str =
     "SELECT seq, link, config_version, config_tag, config_digest, kid FROM audit_head WHERE org_id = $1";
 
-fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Head, StorageError> {
+/// Moves a head, or begins a chain: seven parameters.
+pub(super) const PUT: &str = "INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid) \
+    VALUES (?,?,?,?,?,?,?) ON CONFLICT (org_id) DO UPDATE SET seq = excluded.seq, link = excluded.link, \
+    config_version = excluded.config_version, config_tag = excluded.config_tag, \
+    config_digest = excluded.config_digest, kid = excluded.kid";
+
+/// A head out of the first six columns of a row.
+pub(super) fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Head, StorageError> {
     let digest = |column: usize| {
         let bytes: &[u8] = row.try_get(column)?;
         Digest::from_slice(bytes).ok_or(StorageError::Inconsistent { table: "audit_head" })
@@ -41,12 +48,7 @@ impl WriteTx {
 
     /// Moves a head, or begins a chain.
     pub async fn put_head(&mut self, org: &OrgId, head: &Head) -> Result<(), StorageError> {
-        sqlx::query(
-            "INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (org_id) DO UPDATE SET seq = excluded.seq, \
-             link = excluded.link, config_version = excluded.config_version, config_tag = excluded.config_tag, \
-             config_digest = excluded.config_digest, kid = excluded.kid",
-        )
+        sqlx::query(PUT)
         .bind(org.as_str())
         .bind(signed(head.seq))
         .bind(&head.link.0[..])

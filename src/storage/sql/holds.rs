@@ -45,47 +45,6 @@ impl WriteTx {
         Ok(Spending { settled: NanoUsd(row.try_get(0)?), held: NanoUsd(row.try_get(1)?) })
     }
 
-    /// Sets what a window has spent.
-    pub async fn put_spending(&mut self, org: &OrgId, window: u64, now: Spending) -> Result<(), StorageError> {
-        sqlx::query(
-            "INSERT INTO spending (org_id, spending_window, settled_nano, held_nano) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (org_id, spending_window) DO UPDATE SET settled_nano = excluded.settled_nano, \
-             held_nano = excluded.held_nano",
-        )
-        .bind(org.as_str())
-        .bind(signed(window))
-        .bind(now.settled.0)
-        .bind(now.held.0)
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
-
-    /// Writes holds, all in one statement.
-    pub async fn insert_holds(&mut self, holds: &[Hold]) -> Result<(), StorageError> {
-        if holds.is_empty() {
-            return Ok(());
-        }
-        let mut text = String::from(
-            "INSERT INTO hold (org_id, boot, counter, config_version, amount_nano, spending_window) VALUES ",
-        );
-        for row in 0..holds.len() {
-            text.push_str(if row == 0 { "(?,?,?,?,?,?)" } else { ",(?,?,?,?,?,?)" });
-        }
-        let mut query = sqlx::query(AssertSqlSafe(text));
-        for hold in holds {
-            query = query
-                .bind(hold.id.org.as_str())
-                .bind(hold.id.boot.as_str())
-                .bind(signed(hold.id.counter))
-                .bind(signed(hold.config_version))
-                .bind(hold.amount.0)
-                .bind(signed(hold.window));
-        }
-        query.execute(&mut *self.tx).await?;
-        Ok(())
-    }
-
     /// Takes the holds of these admissions away and answers those that were there.
     pub async fn take_holds(&mut self, ids: &[&EntryId]) -> Result<Vec<Hold>, StorageError> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };

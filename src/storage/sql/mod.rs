@@ -4,6 +4,7 @@
 //! transaction (`BEGIN IMMEDIATE`), a pool of readers takes the rest. WAL with full sync: what is committed survives a
 //! power cut. Never retries by itself.
 
+mod appends;
 mod batches;
 mod boots;
 mod checkpoints;
@@ -15,6 +16,7 @@ mod keys;
 
 use std::{path::Path, time::Duration};
 
+pub use appends::Locked;
 pub use batches::BatchRow;
 pub use checkpoints::CheckpointRow;
 pub use entries::{EntryRow, NewEntry};

@@ -42,7 +42,17 @@ async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError>
     let id = id(counter);
     let mut tx = sql.begin().await?;
     let (digest, link) = (Digest([1; 32]), Digest([2; 32]));
-    tx.insert_entries(&[NewEntry { seq: counter, id: &id, kind: "note", body, digest, link }]).await?;
+    let batch = BatchRow {
+        boot: "boot_a".to_owned(),
+        number: counter,
+        message: vec![1],
+        kid: "k".to_owned(),
+        signature: vec![2],
+        unwritten: "[]".to_owned(),
+    };
+    let head = Head { seq: counter, link, stamp: ConfigStamp::NONE, kid: "k".to_owned() };
+    let entry = NewEntry { seq: counter, id: &id, kind: "note", body, digest, link };
+    tx.append(&org(), &batch, &[entry], &head).await?;
     tx.commit().await
 }
 
@@ -97,8 +107,8 @@ async fn holds_are_taken_once_and_spending_is_what_was_put() {
     let database = Database::new().await;
     let mut tx = database.sql.begin().await.unwrap();
     let hold = |counter| Hold { id: id(counter), config_version: 7, amount: NanoUsd(50), window: 3 };
-    tx.insert_holds(&[hold(1), hold(2)]).await.unwrap();
-    tx.put_spending(&org(), 3, Spending { settled: NanoUsd(1), held: NanoUsd(100) }).await.unwrap();
+    let spent = Spending { settled: NanoUsd(1), held: NanoUsd(100) };
+    tx.settle(&org(), &[hold(1), hold(2)], &[(3, spent), (5, spent)]).await.unwrap();
     assert_eq!(tx.take_holds(&[&id(2), &id(9)]).await.unwrap(), [hold(2)]);
     assert_eq!(tx.take_holds(&[&id(2)]).await.unwrap(), []);
     assert_eq!(tx.spending(&org(), 3).await.unwrap(), Spending { settled: NanoUsd(1), held: NanoUsd(100) });
@@ -139,4 +149,22 @@ async fn closing_the_other_boots_closes_them_once() {
     assert!(tx.boot_is_open(&boot("boot_c")).await.unwrap());
     assert!(!tx.boot_is_open(&boot("boot_a")).await.unwrap());
     assert!(!tx.boot_is_open(&boot("unknown")).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
+    let database = Database::new().await;
+    let boot = BootId::parse("boot_a").unwrap();
+    let mut tx = database.sql.begin().await.unwrap();
+    let locked = tx.locked(&org(), &boot, 3).await.unwrap();
+    assert_eq!((locked.head, locked.boot_is_open, locked.spending), (None, false, Spending::default()));
+    tx.insert_boot(&boot, 1).await.unwrap();
+    let spent = Spending { settled: NanoUsd(7), held: NanoUsd(9) };
+    tx.settle(&org(), &[], &[(3, spent)]).await.unwrap();
+    tx.commit().await.unwrap();
+    append(&database.sql, 1, "one").await.unwrap();
+    let mut tx = database.sql.begin().await.unwrap();
+    let locked = tx.locked(&org(), &boot, 3).await.unwrap();
+    assert_eq!((locked.head.unwrap().seq, locked.boot_is_open, locked.spending), (1, true, spent));
+    assert_eq!(tx.locked(&org(), &boot, 4).await.unwrap().spending, Spending::default());
 }
