@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Requests make many small values on many threads; see `make bench` for what the system's allocator costs instead.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     tappass::net::install_tls();
     tappass::app::main()

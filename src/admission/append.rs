@@ -60,11 +60,6 @@ impl Group {
         self.head
     }
 
-    /// How many callers wait.
-    pub(super) fn urgent(&self) -> usize {
-        self.appends.iter().filter(|append| append.is_urgent()).count()
-    }
-
     pub(super) fn into_appends(self) -> impl Iterator<Item = Append> {
         self.appends.into_iter()
     }

@@ -39,11 +39,6 @@ use crate::{
 /// How long the writer waits before it tries a database again that could not be written.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// So many callers in one commit are a crowd: more are about to come.
-const CROWD: usize = 8;
-/// How long the next commit then waits for them.
-const GATHER: Duration = Duration::from_micros(1_000);
-
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterConfig {
@@ -98,7 +93,7 @@ impl Append {
     }
 
     /// Whether somebody waits for it.
-    pub(super) fn is_urgent(&self) -> bool {
+    fn is_urgent(&self) -> bool {
         matches!(self.what, What::Admission { .. } | What::Refusal { .. })
     }
 }
@@ -150,8 +145,6 @@ pub struct Writer {
     chains: HashMap<OrgId, ChainState>,
     /// What has to be asked again, before anything newer.
     again: VecDeque<Append>,
-    /// How many callers waited for the last commit.
-    last_urgent: usize,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -175,7 +168,6 @@ impl Writer {
             config,
             chains: HashMap::new(),
             again: VecDeque::new(),
-            last_urgent: 0,
             stop,
         };
         (writer, outbox)
@@ -215,8 +207,6 @@ impl Writer {
         round.appends.extend(self.again.drain(..take));
         let mut next = first;
         let until = Instant::now() + self.config.linger;
-        // Under load a commit's fixed cost is shared by waiting a moment for those who are about to ask.
-        let company = Instant::now() + if self.last_urgent >= CROWD { GATHER } else { Duration::ZERO };
         loop {
             let urgent = match next {
                 Some(Item::Append(append)) => {
@@ -240,11 +230,7 @@ impl Writer {
             }
             next = match self.items.try_recv() {
                 Ok(item) => Some(item),
-                Err(_) if self.stop.is_cancelled() => return round,
-                Err(_) if round.urgent => match timeout_at(company, self.items.recv()).await {
-                    Ok(Some(item)) => Some(item),
-                    Ok(None) | Err(_) => return round,
-                },
+                Err(_) if round.urgent || self.stop.is_cancelled() => return round,
                 Err(_) => match timeout_at(until, self.items.recv()).await {
                     Ok(Some(item)) => Some(item),
                     Ok(None) | Err(_) => return round,
@@ -302,7 +288,6 @@ impl Writer {
                 return None;
             }
         };
-        self.last_urgent = groups.iter().map(Group::urgent).sum();
         let result = Commit { sql: &self.sql, key: &self.key }.run(&mut groups).await;
         match result {
             Ok(()) => {

@@ -67,6 +67,18 @@ const STEPS: [(&str, Run); 13] = [
     ("cost_tracking", Run::OnAnswer),
 ];
 
+/// Options of the registry that no step of this build reads: storing one would silently do nothing, so it is refused.
+pub const UNREAD_OPTIONS: [(&str, &str); 8] = [
+    ("rate_limit", "max_tokens"),
+    ("detect_pii", "block_entities"),
+    ("detect_pii", "allow_list"),
+    ("detect_pii", "custom_patterns"),
+    ("detect_secrets", "custom_patterns"),
+    ("classify_data", "custom_patterns"),
+    ("classify_data", "use_llm_judge"),
+    ("call_llm", "timeout_seconds"),
+];
+
 /// Whether this build has a step.
 pub fn has_step(id: &str) -> bool {
     binding(id).is_some()

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     Services,
-    before::detectors,
+    before::{detectors, tools},
     exchange::{Exchange, Judgement},
     refusal::{Refusal, RefusalKind},
     step::{Run, StepError, StepReport, Verdict},
@@ -24,8 +24,11 @@ use crate::{
     domain::{
         detection::Action,
         money::NanoUsd,
-        plan::{PlannedStep, flags::Mode},
-        steps::{FailMode, StepSpec},
+        plan::{
+            PlannedStep, Source, StepOptions,
+            flags::{Flags, Mode},
+        },
+        steps::{self, FailMode, StepSpec},
     },
     policy::Signals,
     tenants::{Agent, AgentStatus},
@@ -44,7 +47,13 @@ pub(super) fn decide(
 ) -> Result<Judgement, SnapshotError> {
     let view = snapshot.view(agent)?;
     let unlocked: BTreeSet<String> = snapshot.config.organization.unlocked_flags.iter().cloned().collect();
-    let flags = exchange.flags.apply(&view.plan, &unlocked);
+    let mut flags = exchange.flags.apply(&view.plan, &unlocked);
+    // Known flags that no step of this build acts on are named like locked ones: nothing silently does nothing.
+    let Flags { budget, files, db, email, .. } = &exchange.flags;
+    let idle =
+        [("budget", budget.is_some()), ("files", files.is_some()), ("db", db.is_some()), ("email", email.is_some())];
+    let idle = idle.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag);
+    flags.ignored.extend(idle.filter(|flag| !flags.ignored.contains(flag)).collect::<Vec<_>>());
     let mut judgement = Judgement::new(Arc::clone(snapshot), Arc::clone(&view), flags);
     if agent.status == AgentStatus::Suspended {
         judgement.refusal = Some(Refusal::by_step("agent_status", "the agent is suspended"));
@@ -60,6 +69,19 @@ pub(super) fn decide(
                 }
                 return Ok(judgement);
             }
+        }
+    }
+    // A caller may forbid itself tools where the plan has no step for them.
+    if judgement.flags.effective.tools.is_some()
+        && view.plan.step("filter_tools").is_none()
+        && let Some(spec) = steps::get("filter_tools")
+    {
+        let options = StepOptions::default();
+        let source = Source::Policy(Arc::from("flag.tools"));
+        let step = PlannedStep { spec, action: Action::Log, threshold: None, options, source };
+        one(services, &step, tools::filter_tools, exchange, &mut judgement);
+        if judgement.refusal.is_some() {
+            return Ok(judgement);
         }
     }
     guardrails(exchange, &mut judgement);
@@ -179,8 +201,6 @@ fn short(room: NanoUsd) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::steps;
-
     const FAST: Duration = Duration::from_millis(1);
 
     fn broken() -> Result<Verdict, StepError> {

@@ -22,6 +22,10 @@ pub struct UpstreamBody {
     source: Source,
     idle: Duration,
     ends: Instant,
+    /// When the last piece came.
+    last: Instant,
+    /// Armed for the earliest moment at which a limit could be over, and armed anew only when it rings too early: moving a
+    /// timer with every piece would cost more than the piece.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -49,27 +53,30 @@ impl UpstreamBody {
     }
 
     fn new(source: Source, idle: Duration, ends: Instant) -> Self {
-        let timer = Box::pin(tokio::time::sleep_until(ends.min(Instant::now() + idle)));
-        Self { source, idle, ends, timer }
+        let last = Instant::now();
+        let timer = Box::pin(tokio::time::sleep_until(ends.min(last + idle)));
+        Self { source, idle, ends, last, timer }
     }
 
     /// The next piece; `None` at the end.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProviderError>>> {
         match self.poll_source(cx) {
             Poll::Ready(piece) => {
-                if piece.is_some() {
-                    let next = self.ends.min(Instant::now() + self.idle);
-                    self.timer.as_mut().reset(next);
-                }
+                self.last = Instant::now();
                 Poll::Ready(piece)
             }
-            Poll::Pending => {
+            Poll::Pending => loop {
                 if self.timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let limit = if Instant::now() >= self.ends { Limit::Total } else { Limit::Idle };
-                Poll::Ready(Some(Err(ProviderError::Timeout(limit))))
-            }
+                let over = self.ends.min(self.last + self.idle);
+                let now = Instant::now();
+                if now >= over {
+                    let limit = if now >= self.ends { Limit::Total } else { Limit::Idle };
+                    return Poll::Ready(Some(Err(ProviderError::Timeout(limit))));
+                }
+                self.timer.as_mut().reset(over);
+            },
         }
     }
 

@@ -64,7 +64,9 @@ fn told(rules: &Rules) -> Vec<String> {
     let judgement = &rules.judgement;
     let mut notes = Vec::new();
     for flag in &judgement.flags.ignored {
-        notes.push(format!("the flag `{flag}` is locked for this agent and was ignored"));
+        notes.push(format!(
+            "the flag `{flag}` was ignored: it is locked for this agent, or this build does not act on it"
+        ));
     }
     if let Some(decision) = &judgement.decision {
         for shadow in decision.shadow.iter() {

@@ -13,6 +13,7 @@ use crate::{
         detection::{Action, Detection, Finding},
         json::{Limits, Tape, Value},
         plan::flags::{PiiAnswer, SecretsAnswer},
+        steps,
     },
     pipeline::{
         Services,
@@ -116,8 +117,10 @@ fn record(finding: &Finding, place: String, action: Action) -> DetectionRecord {
 
 /// `tool_permissions`: whether some call in the answer may not be made.
 pub(in crate::pipeline) fn refused_tool(services: &Services, rules: &mut Rules, calls: &[ToolCall]) -> Option<Refusal> {
-    let view = Arc::clone(&rules.judgement.view);
-    let step = view.plan.step("tool_permissions")?;
+    if !judges_tools(rules) {
+        return None;
+    }
+    let spec = steps::get("tool_permissions")?;
     let began = Instant::now();
     let mut refusal = None;
     let signals = signals(&rules.exchange, &rules.judgement);
@@ -130,10 +133,16 @@ pub(in crate::pipeline) fn refused_tool(services: &Services, rules: &mut Rules, 
         }
     }
     let took = began.elapsed();
-    services.metrics.observe_step(step.spec, took);
+    services.metrics.observe_step(spec, took);
     let found = refusal.as_ref().map(|refusal| (Action::Block, refusal.reason.clone()));
     rules.judgement.reports.push(StepReport::new("tool_permissions", found, took));
     refusal
+}
+
+/// Whether tool calls in the answer are judged: by the plan, or because the caller forbade itself some.
+pub(in crate::pipeline) fn judges_tools(rules: &Rules) -> bool {
+    let judgement = &rules.judgement;
+    judgement.view.plan.step("tool_permissions").is_some() || judgement.flags.effective.tools.is_some()
 }
 
 /// The arguments as rules see them. What does not parse has no shape to be judged, which rules on arguments refuse.

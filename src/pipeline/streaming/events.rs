@@ -72,7 +72,7 @@ impl GovernedStream {
             let words = "the answer is longer than can be inspected before it is released";
             return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
         }
-        if tools && !self.holding && self.rules.judgement.view.plan.step("tool_permissions").is_some() {
+        if tools && !self.holding && output::judges_tools(&self.rules) {
             self.holding = true;
         }
         if self.holding {

@@ -93,6 +93,8 @@ pub struct GovernedStream {
     saw_done: bool,
     released: bool,
     heartbeat: Duration,
+    /// When the caller last saw something.
+    seen: Instant,
     beat: Pin<Box<Sleep>>,
     halt: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When the newest configuration is looked at again.
@@ -117,7 +119,7 @@ impl GovernedStream {
             splitter: Splitter::default(),
             live: Some(live),
             include_usage: rules.exchange.request.include_usage,
-            inspects: ["scan_output", "tool_permissions"].iter().any(|id| rules.judgement.view.plan.step(id).is_some()),
+            inspects: output::judges_tools(&rules) || rules.judgement.view.plan.step("scan_output").is_some(),
             rules,
             state: State::Running,
             out: VecDeque::new(),
@@ -131,6 +133,7 @@ impl GovernedStream {
             saw_done: false,
             released: false,
             heartbeat,
+            seen: Instant::now(),
             beat: Box::pin(tokio::time::sleep(heartbeat)),
             halt: Box::pin(services.halt.clone().cancelled_owned()),
             watch: Box::pin(tokio::time::sleep(WATCH)),
@@ -147,9 +150,17 @@ impl GovernedStream {
                     return Poll::Ready(Ok(()));
                 }
                 match self.poll_upstream(cx) {
-                    Poll::Pending if self.beat.as_mut().poll(cx).is_ready() => {
+                    Poll::Pending if self.is_silent(cx) => {
                         self.keep_alive();
                         return Poll::Ready(Ok(()));
+                    }
+                    Poll::Pending if self.halt.as_mut().poll(cx).is_ready() => {
+                        return Poll::Ready(self.stop(Stop::shutdown()));
+                    }
+                    Poll::Pending if self.watch.as_mut().poll(cx).is_ready() => {
+                        if let Some(stop) = self.look(cx) {
+                            return Poll::Ready(self.stop(stop));
+                        }
                     }
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(early)) => return Poll::Ready(Err(early)),
@@ -192,7 +203,8 @@ impl GovernedStream {
     fn keep_alive(&mut self) {
         self.released = true;
         self.out.push_back(Bytes::from_static(b": keepalive\n\n"));
-        self.beat.as_mut().reset(Instant::now() + self.heartbeat);
+        self.seen = Instant::now();
+        self.beat.as_mut().reset(self.seen + self.heartbeat);
     }
 
     /// The provider's connection ended.
@@ -244,27 +256,36 @@ impl GovernedStream {
         Ok(())
     }
 
-    /// Cuts the stream if the newest configuration does not know its key any more, or has suspended its agent.
-    fn look(&mut self, cx: &mut Context<'_>) {
+    /// Whether the caller has seen nothing for a heartbeat.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.beat.as_mut().poll(cx).is_ready() {
+            let due = self.seen + self.heartbeat;
+            if Instant::now() >= due {
+                return true;
+            }
+            // Armed anew only when it rings too early: moving it with every event would cost more than the event.
+            self.beat.as_mut().reset(due);
+        }
+        false
+    }
+
+    /// Why the stream has to be cut: the newest configuration does not know its key any more, or has suspended its agent.
+    fn look(&mut self, cx: &mut Context<'_>) -> Option<Stop> {
         self.watch.as_mut().reset(Instant::now() + WATCH);
         // So that the timer's next end wakes this task.
         if self.watch.as_mut().poll(cx).is_ready() || !matches!(self.state, State::Running) {
-            return;
+            return None;
         }
         let caller = &self.rules.exchange.caller;
-        let Some(newest) = self.services.admission.snapshots.current(&caller.org) else { return };
+        let newest = self.services.admission.snapshots.current(&caller.org)?;
         if newest.stamp == self.stamp {
-            return;
+            return None;
         }
         self.stamp = newest.stamp;
         let now = self.services.clock.now();
         let may = newest.key(&caller.key_hash, now).is_some_and(|(_, agent)| agent.status == AgentStatus::Active);
-        if !may {
-            let words = "the key was revoked or its agent suspended";
-            self.released = true;
-            // After the first byte a stop is always a frame.
-            drop(self.stop(Stop::cut("revoked", Failure::new(403, "revoked", words))));
-        }
+        let words = "the key was revoked or its agent suspended";
+        (!may).then(|| Stop::cut("revoked", Failure::new(403, "revoked", words)))
     }
 
     /// Completes the call; dropping what is under way does the rest.
@@ -303,8 +324,12 @@ impl http_body::Body for GovernedStream {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         let this = self.get_mut();
-        if this.watch.as_mut().poll(cx).is_ready() {
-            this.look(cx);
+        if this.watch.as_mut().poll(cx).is_ready()
+            && let Some(stop) = this.look(cx)
+        {
+            this.released = true;
+            // What is released is stopped by a frame, which cannot fail.
+            drop(this.stop(stop));
         }
         loop {
             if let Some(bytes) = this.out.pop_front() {
@@ -318,18 +343,16 @@ impl http_body::Body for GovernedStream {
             match this.poll_upstream(cx) {
                 Poll::Ready(Ok(())) => {
                     // Only what the caller sees keeps the caller waiting; what is held does not.
-                    if matches!(this.state, State::Running) && !this.out.is_empty() {
-                        this.beat.as_mut().reset(Instant::now() + this.heartbeat);
+                    if !this.out.is_empty() {
+                        this.seen = Instant::now();
                     }
                 }
                 // After the first byte every stop is a frame, so this ends a stream that released nothing.
                 Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(StreamAborted))),
-                Poll::Pending if this.beat.as_mut().poll(cx).is_ready() => this.keep_alive(),
+                Poll::Pending if this.is_silent(cx) => this.keep_alive(),
                 Poll::Pending if this.halt.as_mut().poll(cx).is_ready() => {
-                    let words = "the gateway is shutting down; ask again";
-                    let stop = Stop::cut("shutdown", Failure::new(503, "shutting_down", words));
                     this.released = true;
-                    if this.stop(stop).is_err() {
+                    if this.stop(Stop::shutdown()).is_err() {
                         return Poll::Ready(Some(Err(StreamAborted)));
                     }
                 }
@@ -352,6 +375,11 @@ enum Stop {
 }
 
 impl Stop {
+    fn shutdown() -> Self {
+        let words = "the gateway is shutting down; ask again";
+        Self::cut("shutdown", Failure { retry_after: Some(1), ..Failure::new(503, "shutting_down", words) })
+    }
+
     fn cut(outcome: &'static str, failure: Failure) -> Self {
         Self::Cut { outcome, failure }
     }

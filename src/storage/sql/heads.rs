@@ -49,15 +49,15 @@ impl WriteTx {
     /// Moves a head, or begins a chain.
     pub async fn put_head(&mut self, org: &OrgId, head: &Head) -> Result<(), StorageError> {
         sqlx::query(PUT)
-        .bind(org.as_str())
-        .bind(signed(head.seq))
-        .bind(&head.link.0[..])
-        .bind(signed(head.stamp.version))
-        .bind(&head.stamp.tag.0[..])
-        .bind(&head.stamp.digest.0[..])
-        .bind(head.kid.as_str())
-        .execute(&mut *self.tx)
-        .await?;
+            .bind(org.as_str())
+            .bind(signed(head.seq))
+            .bind(&head.link.0[..])
+            .bind(signed(head.stamp.version))
+            .bind(&head.stamp.tag.0[..])
+            .bind(&head.stamp.digest.0[..])
+            .bind(head.kid.as_str())
+            .execute(&mut *self.tx)
+            .await?;
         Ok(())
     }
 }

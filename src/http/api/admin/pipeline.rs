@@ -18,7 +18,7 @@ use crate::{
         steps::{self, Preset},
     },
     http::{error::ApiError, extract::Json, middleware::Identified, state::State},
-    pipeline::has_step,
+    pipeline::{UNREAD_OPTIONS, has_step},
     tenants::{Agent, OrgConfig, Scope, ScopeKind, StoredPipeline},
 };
 
@@ -135,10 +135,17 @@ pub(in crate::http) async fn put_unlocked(
 }
 
 fn import(asked: &Value) -> Result<PipelineSpec, ApiError> {
-    plan::import(asked).map_err(|errors| {
+    let spec = plan::import(asked).map_err(|errors| {
         let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
         ApiError::invalid(words.join("; ")).with_code("invalid_pipeline").with_detail(json!({ "errors": words }))
-    })
+    })?;
+    for (step, option) in UNREAD_OPTIONS {
+        if spec.overrides.get(step).is_some_and(|own| own.options.get(option).is_some()) {
+            let words = format!("`overrides.{step}.{option}`: this build does not act on this option yet");
+            return Err(ApiError::invalid(words).with_code("invalid_pipeline"));
+        }
+    }
+    Ok(spec)
 }
 
 async fn store(
