@@ -64,7 +64,7 @@ enum Command {
     Policy(Policy),
     /// Ask a running gateway whether it is ready; exit 0 if so (for containers without curl)
     Healthcheck {
-        /// Its base URL [default: `http://127.0.0.1:<port>`]
+        /// Its base URL; without it `http://127.0.0.1:<port>`
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
@@ -106,7 +106,7 @@ enum Audit {
     },
     /// Write one organization's chain to a file that verifies without a database; works beside a running gateway
     Export {
-        /// The data folder [default: `data.dir` of the settings]
+        /// The data folder; without it `data.dir` of the settings
         #[arg(long)]
         data_dir: Option<PathBuf>,
         /// Which organization; may be left out if there is one
