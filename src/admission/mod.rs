@@ -1,6 +1,6 @@
 //! The moment that counts: what makes a request count, and what ends it.
 //!
-//! A request is decided from an immutable **snapshot** of its organization, with no I/O. Before the provider is called, its
+//! A request is decided from a fixed **snapshot** of its organization, with no I/O. Before the provider is called, its
 //! **admission** is appended to the organization's chain: one transaction locks the head, compares its configuration
 //! with the snapshot's, reserves money and appends. Equal: the request holds a **permit**. Different: nothing of this
 //! entry is written and the decision is made again under a newer snapshot. Its **completion** settles the money. A

@@ -1,6 +1,6 @@
 //! A snapshot: one organization's configuration at one version, ready to decide.
 //!
-//! Owns the look-ups of the request path: key to agent, agent to plan and policy. Immutable; what depends on one agent
+//! Owns the look-ups of the request path: key to agent, agent to plan and policy. Fixed; what depends on one agent
 //! only is compiled at its first request and kept. Never does I/O. A configuration that does not compile refuses the
 //! requests of that agent, never another's.
 
@@ -108,7 +108,7 @@ impl Snapshot {
 
     /// The organization's limit and open window.
     pub fn budget(&self) -> (Option<NanoUsd>, u64) {
-        self.config.budget.as_ref().map_or((None, 0), |budget| (Some(budget.limit_nano), budget.window))
+        self.config.budget.as_ref().map_or((None, 0), |budget| (budget.limit_nano, budget.window))
     }
 
     /// What decides for an agent.

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{App, Outside, dev, records};
 use crate::{
     config::{Config, Environment, LogFormat},
+    detect::personal_data_kinds,
     domain::clock::SystemClock,
     policy::check,
     telemetry,
@@ -63,7 +64,7 @@ enum Command {
     Policy(Policy),
     /// Ask a running gateway whether it is ready; exit 0 if so (for containers without curl)
     Healthcheck {
-        /// Its base URL [default: `http://127.0.0.1:<port>`]
+        /// Its base URL; without it `http://127.0.0.1:<port>`
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
@@ -105,9 +106,9 @@ enum Audit {
     },
     /// Write one organization's chain to a file that verifies without a database; works beside a running gateway
     Export {
-        /// The data folder
-        #[arg(long, default_value = "data")]
-        data_dir: PathBuf,
+        /// The data folder; without it `data.dir` of the settings
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
         /// Which organization; may be left out if there is one
         #[arg(long)]
         org: Option<String>,
@@ -236,7 +237,7 @@ fn ended(written: bool) -> ExitCode {
 
 fn migrate(config: &Config) -> Result<ExitCode, Failed> {
     let runtime = runtime(config)?;
-    std::fs::create_dir_all(&config.data.dir)?;
+    let _lock = super::wiring::data_folder(config)?;
     runtime.block_on(async {
         let sql = super::wiring::database(config).await?;
         sql.close().await;
@@ -251,7 +252,8 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
     match command {
         Audit::Export { data_dir, org, out, config } => {
             let config = Config::load(config.config.as_ref(), environment)?;
-            let exported = records::export(&data_dir, &config.audit.deployment, org.as_deref(), &out);
+            let dir = data_dir.unwrap_or_else(|| config.data.dir.clone());
+            let exported = records::export(&dir, &config.audit.deployment, org.as_deref(), &out);
             let (org, entries) = runtime.block_on(exported)?;
             say(&format!("{entries} entries of {org} written to {}\n", out.display()));
             Ok(ExitCode::SUCCESS)
@@ -282,10 +284,11 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
 }
 
 fn policy_check(files: &[PathBuf]) -> Result<ExitCode, Failed> {
+    let kinds = personal_data_kinds();
     let mut clean = true;
     for file in &within(files)? {
         let text = std::fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
-        let findings = check::check_text(&file.display().to_string(), &text);
+        let findings = check::check_text(&file.display().to_string(), &text, &kinds);
         for finding in &findings {
             let hint = finding.suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default();
             say(&format!("{}: {}: {}{hint} [{}]\n", file.display(), finding.path, finding.message, finding.code));
@@ -346,14 +349,16 @@ fn policy_test(dir: Option<&std::path::Path>) -> Result<ExitCode, Failed> {
 fn healthcheck(url: &str) -> Result<ExitCode, Failed> {
     use std::io::Read as _;
     let host = url.strip_prefix("http://").ok_or("`--url` must begin with http://")?.trim_end_matches('/');
-    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(host)?;
+    let unreachable = |error: std::io::Error| format!("`{url}` cannot be reached: {error}");
+    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(host).map_err(unreachable)?;
     let address = addresses.next().ok_or("`--url` names no address")?;
     let limit = Duration::from_secs(2);
-    let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
+    let mut stream = std::net::TcpStream::connect_timeout(&address, limit).map_err(unreachable)?;
     stream.set_read_timeout(Some(limit))?;
-    stream.write_all(format!("GET /health/ready HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let request = format!("GET /health/ready HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(unreachable)?;
     let mut answer = String::new();
-    stream.take(64 * 1024).read_to_string(&mut answer)?;
+    stream.take(64 * 1024).read_to_string(&mut answer).map_err(unreachable)?;
     if answer.starts_with("HTTP/1.1 200 ") {
         say("ready\n");
         return Ok(ExitCode::SUCCESS);

@@ -8,6 +8,7 @@ mod cli;
 mod dev;
 mod lifecycle;
 mod records;
+mod signing;
 mod wiring;
 
 use std::{
@@ -66,7 +67,7 @@ impl App {
         let sql = wiring::database(&config).await?;
         let vault = wiring::vault(&config, &sql, &clock).await?;
         let credentials = Arc::new(admission::Credentials::new(vault, sql.clone()));
-        let keys = wiring::signing_keys(&config, &sql, &credentials, &clock).await?;
+        let keys = signing::keys(&config, &sql, &credentials, &clock).await?;
         let boot = wiring::boot_id()?;
         wiring::register_boot(&sql, &boot, &clock).await?;
         let writer_config = wiring::writer_config(&config);
@@ -100,7 +101,6 @@ impl App {
         let org = default_org.clone();
         let state = parts.state(pipeline, &programs, metrics, &clock, ready, &bootstrap, org, address);
         let anchors = crate::storage::Anchors::below(&config.data.dir);
-        anchors.put_jwks(&keys.jwks.to_json().to_string()).map_err(AppError::Folder)?;
         let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(&clock), &config.audit);
         Ok(Self {
             address,

@@ -18,13 +18,13 @@ use tokio::{
 
 use super::{bootstrap, lifecycle::Lifecycle};
 use crate::{
-    admission::{Admission, ChangeError, Compiler, CredentialError, Credentials, Records, WriterConfig, system_org},
+    admission::{Admission, ChangeError, Compiler, CredentialError, Records, WriterConfig},
     config::{Config, KeyNeed, PriceConfig, VERSION},
-    crypto::{CryptoError, Jwks, SigningKey, VerifyingKey},
+    crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
     domain::{
         clock::Clock,
-        ids::{BootId, CredentialId, OrgId, base32},
+        ids::{BootId, OrgId, base32},
         money::NanoUsd,
         plan::PipelineSpec,
         steps::Preset,
@@ -35,7 +35,7 @@ use crate::{
     pipeline::{Pipeline, Services, Settings, has_step},
     policy::{Authz, PolicyError, Programs},
     providers::{Echo, HttpProvider, Providers, Timeouts},
-    storage::{Sql, StorageError, sql::SigningKeyRecord},
+    storage::{Sql, StorageError},
     telemetry::Metrics,
     usage::{Price, Prices},
     vault::{
@@ -62,6 +62,17 @@ pub enum AppError {
     /// Keys.
     #[error("a key cannot be made or read")]
     Crypto(#[from] CryptoError),
+    /// Public keys that the database has and the folder's anchor does not.
+    #[error(
+        "the database has signing keys that `anchors/jwks.json` does not: {0}; put the right file or the right database back"
+    )]
+    ForeignKeys(String),
+    /// A row of the signing keys whose name is not its key's.
+    #[error("the signing key `{0}` in the database is not the key that its name says")]
+    MisnamedKey(String),
+    /// The anchor has keys and the database has none.
+    #[error("the database has none of the signing keys that `anchors/jwks.json` keeps: {0}; put the database back")]
+    LostKeys(String),
     /// Sealed rows.
     #[error("a sealed key cannot be made or opened")]
     Credential(#[from] CredentialError),
@@ -141,56 +152,6 @@ pub(super) async fn vault(config: &Config, sql: &Sql, clock: &Arc<dyn Clock>) ->
     let hard_age = Duration::from_secs(config.vault.data_key_seconds.max(1));
     let limits = DataKeyLimits { hard_age, refresh_age: hard_age / 2, ..DataKeyLimits::default() };
     Ok(Vault::new(Arc::new(kek), Arc::clone(clock), &config.audit.deployment, limits))
-}
-
-/// The record's signing keys.
-pub(super) struct Keys {
-    pub(super) writer: SigningKey,
-    pub(super) checkpoints: SigningKey,
-    pub(super) jwks: Jwks,
-}
-
-/// Reads the audit key, or makes it at the first start.
-pub(super) async fn signing_keys(
-    config: &Config,
-    sql: &Sql,
-    credentials: &Credentials,
-    clock: &Arc<dyn Clock>,
-) -> Result<Keys, AppError> {
-    let org = system_org();
-    let mut stored = sql.signing_keys().await?;
-    if stored.is_empty() {
-        let seed = SigningKey::generate()?;
-        let public = SigningKey::from_seed(&seed)?.public().clone();
-        let id = signing_credential(public.kid())?;
-        let (data_key_id, sealed) = credentials.seal_bytes(&org, &id, "audit_key", seed.as_slice()).await?;
-        let record = SigningKeyRecord {
-            kid: public.kid().to_owned(),
-            purpose: "audit".to_owned(),
-            state: "active".to_owned(),
-            public_key: public.as_bytes().to_vec(),
-            data_key_id,
-            sealed,
-            created_at: clock.now(),
-        };
-        let mut tx = sql.begin().await?;
-        tx.insert_signing_key(&record).await?;
-        tx.commit().await?;
-        tracing::info!(kid = record.kid, deployment = config.audit.deployment, "an audit key was made");
-        stored.push(record);
-    }
-    let publics = stored.iter().map(|record| VerifyingKey::from_slice(&record.public_key));
-    let jwks = Jwks::new(publics.collect::<Result<Vec<_>, _>>()?);
-    let active = stored.iter().find(|record| record.state == "active").ok_or(CryptoError::Key)?;
-    let id = signing_credential(&active.kid)?;
-    let opened = credentials.open_bytes(&org, &id, "audit_key", &active.data_key_id, &active.sealed).await?;
-    let seed: [u8; 32] = opened.expose().try_into().map_err(|_| CryptoError::Key)?;
-    let seed = zeroize::Zeroizing::new(seed);
-    Ok(Keys { writer: SigningKey::from_seed(&seed)?, checkpoints: SigningKey::from_seed(&seed)?, jwks })
-}
-
-fn signing_credential(kid: &str) -> Result<CredentialId, AppError> {
-    CredentialId::parse(&format!("audit-{kid}")).map_err(|_| AppError::Crypto(CryptoError::Key))
 }
 
 /// A new boot id: random, new at every start.

@@ -68,7 +68,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.server.check()?;
         self.admission.check()?;
+        self.pipeline.check()?;
         self.providers.check()?;
+        self.log.check()?;
         for (model, price) in &self.prices {
             price.check(model)?;
         }
@@ -116,6 +118,19 @@ mod tests {
     fn the_originals_ephemeral_switch_is_refused_by_name() {
         let error = load(&[("TAPPASS_ALLOW_EPHEMERAL", "1")]).unwrap_err().to_string();
         assert!(error.contains("TAPPASS_ALLOW_EPHEMERAL") && error.contains("tappass dev"), "{error}");
+    }
+
+    #[test]
+    fn a_preset_or_log_level_that_does_not_exist_names_what_would_be_right() {
+        let error = load(&[("TAPPASS_PIPELINE__PRESET", "startr")]).unwrap_err().to_string();
+        assert!(error.contains("pipeline.preset") && error.contains("regulated"), "{error}");
+        for wrong in ["loud", "", "tappass=loud", "=debug", "info,", "tappass debug"] {
+            let error = load(&[("TAPPASS_LOG__LEVEL", wrong)]).unwrap_err().to_string();
+            assert!(error.contains("log.level") && error.contains("debug"), "`{wrong}`: {error}");
+        }
+        for right in ["off", "INFO", "warn,tappass::http=debug", "info, hyper=off"] {
+            assert!(load(&[("TAPPASS_LOG__LEVEL", right)]).is_ok(), "`{right}`");
+        }
     }
 
     #[test]

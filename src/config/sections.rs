@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::layers::ConfigError;
+use crate::domain::steps::Preset;
 
 /// The listener.
 #[derive(Clone, Debug, Deserialize)]
@@ -115,6 +116,16 @@ pub struct PipelineConfig {
     pub offload_bytes: usize,
 }
 
+impl PipelineConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if Preset::find(&self.preset).is_some() {
+            return Ok(());
+        }
+        let all: Vec<&str> = Preset::ALL.into_iter().map(Preset::as_str).collect();
+        Err(ConfigError::invalid("pipeline.preset", &format!("must be one of {}", all.join(", "))))
+    }
+}
+
 /// Model providers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,6 +183,24 @@ pub struct LogConfig {
     pub level: String,
     pub format: LogFormat,
     pub access: bool,
+}
+
+impl LogConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.level.split(',').all(|part| is_directive(part.trim())) {
+            return Ok(());
+        }
+        let right = "must be error, warn, info, debug, trace or off, or a list such as `warn,tappass=debug`";
+        Err(ConfigError::invalid("log.level", right))
+    }
+}
+
+/// `level` or `target=level`.
+fn is_directive(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let (target, level) = text.split_once('=').unwrap_or(("any", text));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-' | b'.');
+    !target.is_empty() && target.bytes().all(plain) && LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
 }
 
 /// How log lines look.

@@ -128,7 +128,18 @@ pub struct Coverage {
     pub unseen: usize,
 }
 
-/// All detectors, built once, shared by all threads. Immutable but for a bounded pool of scratch memory.
+/// The kinds of personal data that the pattern table knows, each as `email` and as `pii.email`.
+pub fn personal_data_kinds() -> Vec<&'static str> {
+    let rows = patterns::TABLES.iter().flat_map(|table| table.iter());
+    let personal = rows.filter(|row| row.family == Family::PersonalData).map(|row| row.category);
+    let mut kinds: Vec<_> =
+        personal.flat_map(|category| [category.strip_prefix("pii."), Some(category)]).flatten().collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+/// All detectors, built once, shared by all threads. They never change, but for a bounded pool of scratch memory.
 pub struct Scanner {
     engine: Engine,
 }

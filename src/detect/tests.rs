@@ -686,6 +686,17 @@ fn every_row_wakes_on_what_it_matches() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_kinds_of_personal_data_are_those_of_the_table_under_both_names() {
+    let kinds = super::personal_data_kinds();
+    assert_eq!(kinds.len(), 20);
+    for kind in ["email", "pii.email", "us_ssn", "pii.national_id"] {
+        assert!(kinds.contains(&kind), "{kind}");
+    }
+    assert!(!kinds.iter().any(|kind| kind.contains("secret")));
+    assert_eq!(named("write to jane@example.org", Families::ALL), ["pii.email=jane@example.org"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 

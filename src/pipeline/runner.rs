@@ -84,7 +84,7 @@ pub(super) fn decide(
             return Ok(judgement);
         }
     }
-    guardrails(exchange, &mut judgement);
+    guardrails(services, exchange, &mut judgement);
     if judgement.refusal.is_none()
         && let Some(room) = room
     {
@@ -155,8 +155,8 @@ fn detected(step: &PlannedStep, judgement: &Judgement) -> Action {
 }
 
 /// The conditional rules, once the detections are known.
-fn guardrails(exchange: &Exchange, judgement: &mut Judgement) {
-    let decision = judgement.view.policy.decide(&signals(exchange, judgement));
+fn guardrails(services: &Services, exchange: &Exchange, judgement: &mut Judgement) {
+    let decision = judgement.view.policy.decide(&signals(services, exchange, judgement));
     if decision.is_block() {
         judgement.refusal = Some(Refusal {
             blocked_by: Cow::Borrowed("policy"),
@@ -170,14 +170,14 @@ fn guardrails(exchange: &Exchange, judgement: &mut Judgement) {
 }
 
 /// What rules may look at.
-pub(super) fn signals<'a>(exchange: &'a Exchange, judgement: &'a Judgement) -> Signals<'a> {
+pub(super) fn signals<'a>(services: &'a Services, exchange: &'a Exchange, judgement: &'a Judgement) -> Signals<'a> {
     let request = &exchange.request;
     let config = &judgement.snapshot.config;
     let agent = config.agents.get(&exchange.caller.agent);
     let kept = request.tools.iter().enumerate().filter(|(place, _)| !judgement.dropped_tools.contains(place));
     Signals {
         model: &request.model,
-        provider: None,
+        provider: Some(services.providers.of(&request.model).0.name()),
         stream: request.stream,
         tools: kept.map(|(_, tool)| tool.name.as_str()).collect(),
         messages: request.messages as u64,

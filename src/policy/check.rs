@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use super::{
     parse::parse_rules,
     programs::{PACKAGES, new_engine},
-    rules::{RuleFinding, publishable},
+    rules::{RuleFinding, publishable, unknown_entities},
 };
 
 /// Largest Rego file that is checked, in bytes.
@@ -117,7 +117,8 @@ fn tests(text: &str) -> Vec<&str> {
 /// Checks a file by its extension: `.rego`, `.yaml`, `.yml`, else JSON. Empty: nothing is wrong.
 ///
 /// A file of rules is a list of rules, or an object with `rules`; what may stand in a draft and not be published is found too.
-pub fn check_text(name: &str, text: &str) -> Vec<RuleFinding> {
+/// `kinds`: the kinds of personal data that detectors know.
+pub fn check_text(name: &str, text: &str, kinds: &[&str]) -> Vec<RuleFinding> {
     let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
     let value: Result<Json, String> = match extension {
         "rego" => return check_rego(name, text),
@@ -129,7 +130,11 @@ pub fn check_text(name: &str, text: &str) -> Vec<RuleFinding> {
         Err(message) => return vec![finding("syntax", name, message)],
     };
     match parse_rules(value.get("rules").unwrap_or(&value)) {
-        Ok(rules) => publishable(&rules).err().unwrap_or_default(),
+        Ok(rules) => {
+            let mut findings = publishable(&rules).err().unwrap_or_default();
+            findings.extend(unknown_entities(&rules, kinds));
+            findings
+        }
         Err(findings) => findings,
     }
 }

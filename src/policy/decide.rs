@@ -33,7 +33,7 @@ const ROUTING_ENTRY: Entry = (ROUTING, "model_routing");
 
 type Entry = (&'static str, &'static str);
 
-/// An agent's policy, ready to decide. Immutable but for its memo; lives inside a snapshot.
+/// An agent's policy, ready to decide. Never changes but for its memo; lives inside a snapshot.
 pub struct AgentPolicy {
     programs: Arc<Programs>,
     compiled: Compiled,

@@ -89,19 +89,25 @@ fn a_failing_rego_test_is_reported_with_its_reason() {
     assert!(broken[0].failure.as_deref().unwrap().contains("b.rego:"));
 }
 
+fn checked(name: &str, text: &str) -> Vec<RuleFinding> {
+    check::check_text(name, text, &["email", "iban"])
+}
+
 #[test]
 fn a_file_of_rules_or_rego_is_checked_with_all_findings() {
     let yaml = "rules:\n  - kind: BlockTol\n    ordinal: 1\n  - kind: BlockSecrets\n    ordinal: 1\n    payload: {scop: input}\n";
-    let codes: Vec<_> = check::check_text("r.yaml", yaml).iter().map(|f| f.code).collect();
+    let codes: Vec<_> = checked("r.yaml", yaml).iter().map(|f| f.code).collect();
     assert_eq!(codes, ["unknown_kind", "duplicate_ordinal", "unknown_field"]);
-    assert!(check::check_text("r.json", r#"[{"kind":"BlockSecrets","ordinal":1}]"#).is_empty());
-    assert_eq!(check::check_text("r.json", r#"[{"kind":"RequireApproval","ordinal":1}]"#)[0].code, "not_available");
-    assert_eq!(check::check_text("r.json", "[").first().unwrap().code, "syntax");
-    assert_eq!(check::check_text("a.rego", "package a\n\nallow if input.x == 1\n"), []);
-    let finding = &check::check_text("a.rego", "package a\n\nallow if {\n\tinput.x == \n}\n")[0];
+    assert!(checked("r.json", r#"[{"kind":"BlockSecrets","ordinal":1}]"#).is_empty());
+    assert_eq!(checked("r.json", r#"[{"kind":"RequireApproval","ordinal":1}]"#)[0].code, "not_available");
+    let misspelt = r#"[{"kind":"BlockPII","ordinal":1,"payload":{"entities":["emial"]}}]"#;
+    assert_eq!(checked("r.json", misspelt)[0].suggestion.as_deref(), Some("email"));
+    assert_eq!(checked("r.json", "[").first().unwrap().code, "syntax");
+    assert_eq!(checked("a.rego", "package a\n\nallow if input.x == 1\n"), []);
+    let finding = &checked("a.rego", "package a\n\nallow if {\n\tinput.x == \n}\n")[0];
     assert_eq!((finding.code, finding.path.starts_with("a.rego:5:")), ("rego", true), "{finding:?}");
-    assert_eq!(check::check_text("a.rego", "package a\n\nallow if y == 1\n")[0].code, "rego");
-    assert_eq!(check::check_text("a.rego", &format!("package a\n\nx := {}", "[".repeat(30)))[0].code, "too_large");
+    assert_eq!(checked("a.rego", "package a\n\nallow if y == 1\n")[0].code, "rego");
+    assert_eq!(checked("a.rego", &format!("package a\n\nx := {}", "[".repeat(30)))[0].code, "too_large");
 }
 
 /// Findings as (code, path, suggestion).

@@ -195,8 +195,9 @@ pub struct Assignment {
 /// What an organization may spend.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Budget {
-    /// The most.
-    pub limit_nano: NanoUsd,
+    /// The most; `None`: as much as it likes.
+    #[serde(default)]
+    pub limit_nano: Option<NanoUsd>,
     /// Which window is open; a reset opens the next.
     pub window: u64,
 }

@@ -146,3 +146,22 @@ async fn every_failure_of_the_provider_gives_the_reservation_back() {
     gateway.stop();
     Database::open(&gateway.database()).await.assert_nothing_held().await;
 }
+
+#[tokio::test]
+async fn only_an_explicit_null_takes_the_limit_away() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    gateway.budget(0.000_001).await;
+    gateway.admin("POST", "/api/budget/reset", Value::Null).await.expect(200);
+    for body in [Value::Null, json!({})] {
+        let reply = gateway.admin("PUT", "/api/budget", body).await.expect(400);
+        assert!(reply.text().contains("limit_usd") || reply.text().contains("body"), "{}", reply.text());
+    }
+    assert!(is_short(&gateway.chat(&large(ask("hi"))).await.expect(403).json()));
+    gateway.admin("PUT", "/api/budget", json!({"limit_usd": null})).await.expect(200);
+    let shown = gateway.admin("GET", "/api/budget", Value::Null).await.expect(200).json();
+    assert!(shown["limit_usd"].is_null() && shown["limit_nano"].is_null(), "{shown}");
+    assert_eq!(shown["window"], 1, "the window stays open: {shown}");
+    gateway.chat(&ask("hi")).await.expect(200);
+    assert!(upstream.last().json().get("max_tokens").is_none(), "without a limit there is no bound");
+}

@@ -67,6 +67,8 @@ fn an_unknown_setting_is_named_with_its_nearest() {
     fs::write(&file, "[server]\nport = \"many\"\n").unwrap();
     refused(&["config", "check"], &[("TAPPASS_CONFIG", file.to_str().unwrap())], &["port"]);
     refused(&["config", "check"], &[("TAPPASS_CONFIG", "/nowhere/at/all.toml")], &["/nowhere/at/all.toml"]);
+    refused(&["config", "check"], &[("TAPPASS_PIPELINE__PRESET", "startr")], &["pipeline.preset", "starter"]);
+    refused(&["config", "check"], &[("TAPPASS_LOG__LEVEL", "loud")], &["log.level", "debug"]);
 }
 
 #[test]
@@ -106,7 +108,8 @@ async fn a_health_check_says_what_health_says() {
     let output = check(&port);
     assert!(output.status.success(), "{}", said(&output));
     gateway.stop();
-    assert!(!check(&port).status.success());
+    let output = check(&port);
+    assert!(!output.status.success() && said(&output).contains(&format!("127.0.0.1:{port}")), "{}", said(&output));
 }
 
 #[test]
@@ -136,6 +139,21 @@ fn a_failing_policy_test_is_named_and_a_broken_policy_located() {
 }
 
 #[test]
+fn a_rule_about_a_kind_of_personal_data_that_no_detector_knows_is_found() {
+    let folder = TempDir::new();
+    let file = folder.path().join("rules.json");
+    let rules =
+        |kind: &str| format!("[{{\"kind\":\"BlockPII\",\"ordinal\":1,\"payload\":{{\"entities\":[\"{kind}\"]}}}}]");
+    fs::write(&file, rules("emial")).unwrap();
+    refused(&["policy", "check", file.to_str().unwrap()], &[], &["emial", "`email`"]);
+    for kind in ["email", "pii.email", "us_ssn"] {
+        fs::write(&file, rules(kind)).unwrap();
+        let output = tappass(&["policy", "check", file.to_str().unwrap()], &[]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[test]
 fn verifying_nothing_is_not_success() {
     let folder = TempDir::new();
     refused(&["audit", "verify", "--data-dir", folder.path().to_str().unwrap()], &[], &[]);
@@ -157,4 +175,17 @@ async fn migrate_prepares_a_database_that_a_gateway_then_uses() {
     let again = tappass(&["migrate"], &[("TAPPASS_DATA__DIR", path)]);
     assert!(again.status.success(), "{}", said(&again));
     assert!(folder.path().join("tappass.db").exists());
+}
+
+#[tokio::test]
+async fn commands_find_the_data_folder_in_the_settings_and_respect_who_owns_it() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let folder = TempDir::new();
+    let out = folder.path().join("record.jsonl");
+    let data = gateway.data_dir();
+    let variables = [("TAPPASS_DATA__DIR", data.to_str().unwrap())];
+    let output = tappass(&["audit", "export", "--out", out.to_str().unwrap()], &variables);
+    assert!(output.status.success() && out.exists(), "{}", said(&output));
+    refused(&["migrate"], &variables, &[data.to_str().unwrap(), "another tappass"]);
 }

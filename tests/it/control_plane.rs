@@ -132,6 +132,7 @@ async fn a_rule_that_would_silently_do_nothing_is_refused() {
         (json!([{"kind": "BlockTool", "ordinal": 1, "payload": {"tols": ["x"]}}]), "tools"),
         (json!([{"kind": "BlockTool", "ordinal": 1, "payload": {"tools": []}}]), "tools"),
         (json!([{"kind": "BlockPII", "ordinal": 1, "payload": {"scope": "everywhere"}}]), "scope"),
+        (json!([{"kind": "BlockPII", "ordinal": 1, "payload": {"entities": ["emial"]}}]), "`email`"),
         (
             json!([{"kind": "Conditional", "ordinal": 1, "payload": {"when": {"signal": "request.tol", "op": "eq", "value": "x"},
             "then": {"action": "block"}}}]),
@@ -179,6 +180,74 @@ async fn conditions_on_tools_decide_calls_that_offer_them() {
     let reply = gateway.chat(&offering("shell")).await;
     let offered = upstream.requests().iter().any(|seen| seen.text().contains("\"shell\""));
     assert!(reply.status == 403 || !offered, "{}", reply.text());
+}
+
+#[tokio::test]
+async fn conditions_on_the_provider_decide_calls_that_go_there() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let rule = json!([{"kind": "Conditional", "ordinal": 1, "payload": {
+        "when": {"signal": "request.provider", "op": "eq", "value": "tappass"},
+        "then": {"action": "block", "reason": "not there"}}}]);
+    gateway.enforce("not the echo", rule).await;
+    let refused = gateway.chat(&Gateway::echo("hi")).await.expect(403);
+    assert!(refused.text().contains("not there"), "{}", refused.text());
+    gateway.chat(&ask("hi")).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_would_have_ended_before_it_began_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let keys = format!("/api/agents/{}/keys", gateway.agent_id);
+    let reply = gateway.admin("POST", &keys, json!({"expires_days": 0})).await.expect(400);
+    assert!(reply.text().contains("expires_days"), "{}", reply.text());
+    gateway.admin("POST", &keys, json!({"expires_days": 1})).await.expect(200);
+    let policy = gateway.policy("short", json!([block_pii()])).await;
+    gateway.publish(&policy, 1).await;
+    let assign = async |until: &str| {
+        let body = json!({"scope_type": "org", "effective_until": until});
+        gateway.admin("POST", &format!("/api/policies/{policy}/assignments"), body).await
+    };
+    let reply = assign("2020-01-31T12:00:00Z").await.expect(400);
+    assert!(reply.text().contains("effective_until"), "{}", reply.text());
+    assign("2999-01-31T12:00:00Z").await.expect(200);
+}
+
+#[tokio::test]
+async fn suspending_and_activating_by_name_answer_with_the_agents_id() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let agent = gateway.onboard("by-name").await;
+    for (verb, status) in [("suspend", "suspended"), ("activate", "active")] {
+        let answer =
+            gateway.admin("POST", &format!("/api/agents/by-name/{verb}"), Value::Null).await.expect(200).json();
+        assert_eq!((&answer["id"], &answer["slug"]), (&json!(agent.id), &json!("by-name")), "{answer}");
+        assert_eq!(answer["status"], status);
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_be_left_out_only_where_it_has_nothing_to_say() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let policy = gateway.policy("p", json!([block_pii()])).await;
+    let agent = gateway.agent_id.as_str();
+    for target in [format!("/api/agents/{agent}/keys"), format!("/api/policies/{policy}/versions/1/publish")] {
+        gateway.admin("POST", &target, Value::Null).await.expect(200);
+    }
+    for (method, target) in [
+        ("POST", "/api/agents/onboard".to_owned()),
+        ("POST", "/api/admin/llm-keys".to_owned()),
+        ("POST", format!("/api/policies/{policy}/assignments")),
+        ("PUT", "/api/pipeline".to_owned()),
+        ("PUT", format!("/api/agents/{agent}/pipeline")),
+        ("PUT", "/api/pipeline/unlocked-flags".to_owned()),
+        ("PUT", "/api/budget".to_owned()),
+    ] {
+        let reply = gateway.admin(method, &target, Value::Null).await.expect(400);
+        assert!(reply.text().contains("body"), "{target}: {}", reply.text());
+    }
 }
 
 #[tokio::test]

@@ -13,37 +13,110 @@ const PUBLIC: &[&str] = &[
     "/.well-known/jwks.json", // public keys
 ];
 
-/// Control routes of wire.md 5.5 that this build serves. `{…}` stands for something that exists.
+/// Control routes. `{…}` stands for something that exists.
 const CONTROL: &[(&str, &str)] = &[
-    ("POST", "/api/agents/onboard"),
+    ("GET", "/metrics"),
+    ("GET", "/auth/orgs"),
+    ("POST", "/auth/orgs"),
     ("GET", "/api/agents"),
+    ("POST", "/api/agents/onboard"),
+    ("GET", "/api/agents/{agent}"),
     ("POST", "/api/agents/{agent}/suspend"),
     ("POST", "/api/agents/{agent}/activate"),
+    ("GET", "/api/agents/{agent}/keys"),
+    ("POST", "/api/agents/{agent}/keys"),
+    ("DELETE", "/api/agents/{agent}/keys/{key}"),
+    ("GET", "/api/agents/{agent}/pipeline"),
+    ("PUT", "/api/agents/{agent}/pipeline"),
     ("GET", "/api/admin/llm-keys"),
     ("POST", "/api/admin/llm-keys"),
-    ("DELETE", "/api/admin/llm-keys/openai"),
-    ("GET", "/api/policies"),
-    ("POST", "/api/policies"),
-    ("GET", "/api/policies/{policy}"),
-    ("POST", "/api/policies/{policy}/versions"),
-    ("PUT", "/api/policies/{policy}/versions/1/rules"),
-    ("POST", "/api/policies/{policy}/versions/1/publish"),
-    ("POST", "/api/policies/{policy}/assignments"),
-    ("DELETE", "/api/policies/assignments/{assignment}"),
-    ("GET", "/api/v2/policies"),
-    ("POST", "/api/v2/policies"),
-    ("GET", "/api/v2/policies/{policy}"),
-    ("POST", "/api/v2/policies/{policy}/versions"),
-    ("PUT", "/api/v2/policies/{policy}/versions/1/rules"),
-    ("POST", "/api/v2/policies/{policy}/versions/1/publish"),
-    ("POST", "/api/v2/policies/{policy}/assignments"),
+    ("DELETE", "/api/admin/llm-keys/{provider}"),
     ("GET", "/api/pipeline"),
     ("PUT", "/api/pipeline"),
+    ("PUT", "/api/pipeline/unlocked-flags"),
+    ("GET", "/api/budget"),
     ("PUT", "/api/budget"),
-    ("POST", "/auth/orgs"),
+    ("POST", "/api/budget/reset"),
+    ("GET", "/api/audit/event/{event}"),
 ];
 
+/// Routes below either prefix of policies.
+const POLICIES: &[(&str, &str)] = &[
+    ("GET", ""),
+    ("POST", ""),
+    ("GET", "/{policy}"),
+    ("DELETE", "/{policy}"),
+    ("GET", "/{policy}/versions"),
+    ("POST", "/{policy}/versions"),
+    ("PUT", "/{policy}/versions/{n}/rules"),
+    ("POST", "/{policy}/versions/{n}/publish"),
+    ("GET", "/{policy}/assignments"),
+    ("POST", "/{policy}/assignments"),
+    ("DELETE", "/assignments/{assignment}"),
+];
+
+const PREFIXES: &[&str] = &["/api/policies", "/api/v2/policies"];
+
+/// Routes that agents may use.
+const AGENTS: &[(&str, &str)] = &[("GET", "/api/me"), ("GET", "/api/pipeline/steps")];
+
 const DATA: &[(&str, &str)] = &[("POST", "/v1/chat/completions"), ("GET", "/v1/models")];
+
+/// The tables above as one list.
+fn listed() -> Vec<(String, String)> {
+    let own = |(method, path): &(&str, &str)| ((*method).to_owned(), (*path).to_owned());
+    let mut routes: Vec<_> = CONTROL.iter().chain(AGENTS).chain(DATA).map(own).collect();
+    routes.extend(PUBLIC.iter().map(|path| ("GET".to_owned(), (*path).to_owned())));
+    for prefix in PREFIXES {
+        routes.extend(POLICIES.iter().map(|(method, path)| ((*method).to_owned(), format!("{prefix}{path}"))));
+    }
+    routes
+}
+
+/// A path whose places have no names: those of the source and of the tables differ.
+fn nameless(path: &str) -> String {
+    let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// The routes that a page of the source makes; every one must be a line that this understands.
+fn written(source: &str) -> Vec<(String, String)> {
+    let mut routes = Vec::new();
+    for line in source.lines().map(str::trim).filter(|line| line.contains(".route(")) {
+        let understood = line.strip_prefix(".route(\"").and_then(|rest| rest.split_once("\", "));
+        let (path, handler) = understood.unwrap_or_else(|| panic!("one route is one line: {line}"));
+        let guarded = handler.strip_prefix("may.on(").and_then(|guarded| guarded.split_once(", "));
+        assert!(guarded.is_some() || PUBLIC.contains(&path), "a route without an action is public: {line}");
+        let handler = guarded.map_or(handler, |(_, handler)| handler);
+        let (method, name) = handler.split_once('(').unwrap();
+        assert!(["get", "post", "put", "delete"].contains(&method), "{line}");
+        assert!(!name.contains(")."), "one route is one method: {line}");
+        routes.push((method.to_ascii_uppercase(), nameless(path)));
+    }
+    routes
+}
+
+#[test]
+fn every_route_of_the_source_stands_in_the_tables() {
+    let page = include_str!("../../src/http/mod.rs");
+    let below = written(include_str!("../../src/http/api/admin/policies/mod.rs"));
+    let mut made = written(page);
+    let mut prefixes = 0;
+    for line in page.lines().map(str::trim).filter(|line| line.contains(".nest(") || line.contains(".merge(")) {
+        let prefix = line.strip_prefix(".nest(\"").and_then(|rest| rest.split_once("\", policies::routes(&may))"));
+        let (prefix, _) = prefix.unwrap_or_else(|| panic!("only policies are nested: {line}"));
+        assert!(PREFIXES.contains(&prefix), "{prefix}");
+        made.extend(
+            below.iter().map(|(method, path)| (method.clone(), format!("{prefix}{}", path.trim_end_matches('/')))),
+        );
+        prefixes += 1;
+    }
+    assert_eq!((prefixes, below.len()), (PREFIXES.len(), POLICIES.len()));
+    let mut listed: Vec<_> = listed().into_iter().map(|(method, path)| (method, nameless(&path))).collect();
+    made.sort();
+    listed.sort();
+    assert_eq!(made, listed);
+}
 
 fn method_and_path(route: &Value) -> (String, String) {
     let text =
@@ -53,9 +126,7 @@ fn method_and_path(route: &Value) -> (String, String) {
 
 /// All routes: what the gateway says of itself where it does, else the tables above.
 async fn routes(gateway: &Gateway) -> Vec<(String, String)> {
-    let own = |(method, path): &(&str, &str)| ((*method).to_owned(), (*path).to_owned());
-    let mut routes: Vec<_> = CONTROL.iter().chain(DATA).map(own).collect();
-    routes.extend(PUBLIC.iter().map(|path| ("GET".to_owned(), (*path).to_owned())));
+    let mut routes = listed();
     let told = gateway.admin("GET", "/api/routes", Value::Null).await;
     if told.status == 200 {
         let body = told.json();

@@ -5,17 +5,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
-    client::Wire,
+    client::{Call, Wire},
     control::{block_pii, block_tool},
     gateway::Gateway,
-    openai::{AWS_KEY, ask},
-    upstream::Upstream,
+    openai::{self, AWS_KEY, ask, ask_stream, event, text_chunk},
+    sse::Sum,
+    upstream::{Answer, Gate, Upstream},
     wait::until,
 };
 
@@ -144,4 +145,34 @@ async fn taking_an_assignment_away_or_rolling_back_takes_effect_at_once() {
     gateway.admin("DELETE", &format!("/api/policies/assignments/{assignment}"), json!(null)).await.expect(200);
     gateway.chat(&ask(PERSONAL)).await.expect(200);
     gateway.chat(&ask(AWS_KEY)).await.expect(403);
+}
+
+#[tokio::test]
+async fn a_running_stream_of_a_revoked_key_or_a_suspended_agent_is_cut() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let gate = Gate::new();
+    for (number, how) in ["revoked", "suspended"].into_iter().enumerate() {
+        let agent = gateway.onboard(how).await;
+        let keys = gateway.admin("GET", &format!("/api/agents/{how}/keys"), Value::Null).await.expect(200).json();
+        let key = keys["data"][0]["key_id"].as_str().unwrap().to_owned();
+        upstream.then(Answer::stream([event(&text_chunk("so far"))]).pause(&gate).piece(openai::DONE));
+        let call = Call::post("/v1/chat/completions").key(&agent.key).json(&ask_stream("hi"));
+        let mut wire = call.begin(gateway.address).await;
+        assert_eq!(wire.head().await.status, 200);
+        let start = wire.read_until("so far").await;
+        let (method, target) = match how {
+            "revoked" => ("DELETE", format!("/api/agents/{how}/keys/{key}")),
+            _ => ("POST", format!("/api/agents/{how}/suspend")),
+        };
+        gateway.admin(method, &target, Value::Null).await.expect(200);
+        let rest = tokio::time::timeout(Duration::from_secs(2), wire.rest()).await;
+        let (rest, whole) = rest.unwrap_or_else(|_| panic!("{how}: not cut within two seconds"));
+        let sum = Sum::of(&[start, rest].concat());
+        assert!(!whole && !sum.done, "{how}: {sum:?}");
+        assert_eq!(sum.errors, ["revoked"], "{how}");
+        upstream.abandoned(number).await;
+        let chain = gateway.settled().await;
+        assert_eq!((chain.closings().count(), chain.last_closing().unwrap().outcome()), (number + 1, "revoked"));
+    }
 }

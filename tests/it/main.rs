@@ -38,6 +38,7 @@ mod refusals;
 mod request_bodies;
 mod response_bodies;
 mod slow_and_late;
+mod signing_keys;
 mod sse_framing;
 mod stream_ends;
 mod tamper;

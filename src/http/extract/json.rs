@@ -4,7 +4,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderValue, Response, header},
     response::IntoResponse,
 };
@@ -22,12 +22,28 @@ impl<T: DeserializeOwned> FromRequest<State> for Json<T> {
     async fn from_request(request: Request, state: &State) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let read = read_body(state, &parts.headers, body).await?;
-        // An action without particulars may come without a body.
-        let bytes: &[u8] = if read.bytes.is_empty() { b"{}" } else { &read.bytes };
-        crate::domain::json::Tape::parse(bytes, &crate::domain::json::Limits::default())
-            .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
-        serde_json::from_slice(bytes).map(Self).map_err(|error| ApiError::invalid(format!("invalid body: {error}")))
+        if read.bytes.is_empty() {
+            return Err(ApiError::invalid("a JSON body is required"));
+        }
+        parse(&read.bytes)
     }
+}
+
+/// An action without particulars may come without a body.
+impl<T: DeserializeOwned> OptionalFromRequest<State> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &State) -> Result<Option<Self>, ApiError> {
+        let (parts, body) = request.into_parts();
+        let read = read_body(state, &parts.headers, body).await?;
+        if read.bytes.is_empty() { Ok(None) } else { parse(&read.bytes).map(Some) }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
+    crate::domain::json::Tape::parse(bytes, &crate::domain::json::Limits::default())
+        .map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?;
+    serde_json::from_slice(bytes).map(Json).map_err(|error| ApiError::invalid(format!("invalid body: {error}")))
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

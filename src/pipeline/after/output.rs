@@ -123,7 +123,7 @@ pub(in crate::pipeline) fn refused_tool(services: &Services, rules: &mut Rules, 
     let spec = steps::get("tool_permissions")?;
     let began = Instant::now();
     let mut refusal = None;
-    let signals = signals(&rules.exchange, &rules.judgement);
+    let signals = signals(services, &rules.exchange, &rules.judgement);
     for call in calls {
         let arguments = arguments(&call.arguments);
         if let Some((rule, reason)) = tools::refused(&rules.judgement, &call.name, Some(&arguments), &signals) {

@@ -18,13 +18,13 @@ use crate::{
 /// `filter_tools`.
 #[expect(clippy::unnecessary_wraps, reason = "every step has the shape that the page of steps binds")]
 pub(in crate::pipeline) fn filter_tools(
-    _: &Services,
+    services: &Services,
     _: &PlannedStep,
     exchange: &mut Exchange,
     judgement: &mut Judgement,
 ) -> Result<Verdict, StepError> {
     let mut dropped = Vec::new();
-    let signals = signals(exchange, judgement);
+    let signals = signals(services, exchange, judgement);
     for (place, tool) in exchange.request.tools.iter().enumerate() {
         if let Some(refused) = refused(judgement, &tool.name, None, &signals) {
             dropped.push((place, tool.name.clone(), refused));

@@ -222,9 +222,11 @@ async fn set_status(
     status: AgentStatus,
     kind: &'static str,
 ) -> Result<Json<Value>, ApiError> {
-    let wanted = id.clone();
+    let snapshot = configuration(&state, &who).await?;
+    let agent = find(&snapshot.config, &id).ok_or_else(|| ApiError::not_found("the agent"))?;
+    let wanted = agent.agent_id.clone();
     let made = change(&state, &who, move |config| {
-        let agent = find(config, &wanted).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
+        let agent = config.agents.get(&wanted).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;
         let agent = Agent { status, ..agent.clone() };
         Ok(ChangeSet {
             kind,
@@ -233,7 +235,7 @@ async fn set_status(
         })
     })
     .await?;
-    Ok(Json(with_receipt(json!({ "id": id, "status": status }), &made)))
+    Ok(Json(with_receipt(json!({ "id": agent.agent_id, "slug": agent.slug, "status": status }), &made)))
 }
 
 /// The keys of an agent, without the keys.
@@ -262,17 +264,21 @@ pub(in crate::http) struct NewKey {
     expires_days: Option<u32>,
 }
 
-/// Makes a further key for an agent.
+/// Makes a further key for an agent. Without a body it does not expire.
 pub(in crate::http) async fn create_key(
     Ask(state): Ask<State>,
     Extension(who): Extension<Identified>,
     Path(id): Path<String>,
-    Json(asked): Json<NewKey>,
+    asked: Option<Json<NewKey>>,
 ) -> Result<Json<Value>, ApiError> {
+    let expires_days = asked.and_then(|Json(asked)| asked.expires_days);
+    if expires_days == Some(0) {
+        return Err(ApiError::invalid("`expires_days` must be at least 1").with_param(Some("expires_days".to_owned())));
+    }
     let now = state.clock.now();
     let key = KeyText::make(who.principal.org()).map_err(|_| ApiError::internal())?;
     let key_id = KeyId::parse(&random_id("key")?).map_err(|_| ApiError::internal())?;
-    let expires_at = asked.expires_days.map(|days| now + i64::from(days) * 86_400_000_000);
+    let expires_at = expires_days.map(|days| now + i64::from(days) * 86_400_000_000);
     let (hash, prefix, stored_id) = (key.hash(), key.prefix(), key_id.clone());
     let made = change(&state, &who, move |config| {
         let agent = find(config, &id).ok_or_else(|| ChangeRefused::NotFound("the agent".to_owned()))?;

@@ -37,6 +37,8 @@ pub(in crate::http) async fn get(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct NewBudget {
+    // Named, so that it has to be there: only an explicit null takes the limit away.
+    #[serde(deserialize_with = "Option::deserialize")]
     limit_usd: Option<f64>,
 }
 
@@ -55,7 +57,7 @@ pub(in crate::http) async fn put(
     let made = change(&state, &who, move |config| {
         let window = config.budget.as_ref().map_or(0, |budget| budget.window);
         // Without a limit the window's number has to be kept, or a later limit would reopen an old one.
-        let budget = Budget { limit_nano: limit.unwrap_or(NanoUsd(i64::MAX)), window };
+        let budget = Budget { limit_nano: limit, window };
         Ok(ChangeSet {
             kind: "budget.set",
             content: json!({ "limit_nano": limit, "window": window }),

@@ -18,6 +18,7 @@ use shapes::{existing, find, put_version, refused, shown, shown_version, valid_r
 use super::{change, configuration, random_id, text, with_receipt};
 use crate::{
     admission::{ChangeRefused, ChangeSet, check_agents},
+    detect::personal_data_kinds,
     domain::{
         clock::Micros,
         ids::{PolicyId, ProjectId},
@@ -29,7 +30,7 @@ use crate::{
         middleware::{Guard, Identified},
         state::State,
     },
-    policy::{parse_rules, publishable},
+    policy::{parse_rules, publishable, unknown_entities},
     tenants::{Assignment, OrgConfig, Policy, PolicyVersion, Scope, ScopeKind, VersionStatus},
 };
 
@@ -146,7 +147,7 @@ async fn versions(Ask(state): Ask<State>, Extension(who): Extension<Identified>,
 }
 
 /// A new draft.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewDraft {
     #[serde(default)]
@@ -159,8 +160,9 @@ async fn draft(
     Ask(state): Ask<State>,
     Extension(who): Extension<Identified>,
     Path(id): Path<String>,
-    Json(asked): Json<NewDraft>,
+    asked: Option<Json<NewDraft>>,
 ) -> Reply {
+    let asked = asked.map(|Json(asked)| asked).unwrap_or_default();
     let rules = asked.rules.map(valid_rules).transpose()?;
     let now = state.clock.now();
     let seen = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
@@ -241,6 +243,10 @@ async fn publish(
         })?;
         let rules = parse_rules(&draft.rules).map_err(|findings| refused("the rules are not valid", &findings))?;
         publishable(&rules).map_err(|findings| refused("the rules cannot be published", &findings))?;
+        let unknown = unknown_entities(&rules, &personal_data_kinds());
+        if !unknown.is_empty() {
+            return Err(refused("the rules cannot be published", &unknown));
+        }
         let active = PolicyVersion { status: VersionStatus::Active, published_at: Some(now), ..draft.clone() };
         let retired = config.active_version(&policy.policy_id);
         let retired = retired.map(|version| PolicyVersion { status: VersionStatus::Retired, ..version.clone() });
@@ -292,6 +298,10 @@ async fn assign(
     let effective_until = asked.effective_until.as_deref().map(moment).transpose()?;
     let assignment_id = random_id("asg")?;
     let now = state.clock.now();
+    if effective_until.is_some_and(|until| until <= now) {
+        let error = ApiError::invalid("`effective_until` must be in the future");
+        return Err(error.with_param(Some("effective_until".to_owned())));
+    }
     let compiler = state.admission.snapshots.compiler();
     let made_id = assignment_id.clone();
     let made = change(&state, &who, move |config| {
