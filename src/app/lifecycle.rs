@@ -5,11 +5,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long ended streams have to say so.
 const HALT: Duration = Duration::from_millis(800);
+
+/// The signals that end a run. From here on they no longer kill the process.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes them; before anybody is told that the gateway runs.
+    pub fn take() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
 
 /// Tokens and trackers of one run.
 #[derive(Clone, Default)]
@@ -30,15 +43,12 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// Waits for SIGTERM or SIGINT, or until somebody else cancels `stop`.
-    pub async fn signalled(&self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    pub async fn signalled(&self, signals: &mut Signals) {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            _ = signals.terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = signals.interrupt.recv() => tracing::info!("SIGINT: draining"),
             () = self.stop.cancelled() => {}
         }
-        Ok(())
     }
 
     /// Drains: requests finish, then streams are ended.

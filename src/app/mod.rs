@@ -134,6 +134,7 @@ impl App {
     /// Runs until stopped. `started` is called once requests are answered. Answers whether everything was recorded.
     pub async fn run(self, started: impl FnOnce(&Started) -> Result<(), AppError>) -> Result<bool, AppError> {
         let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = self.lifecycle.clone();
+        let mut signals = lifecycle::Signals::take().map_err(AppError::Signal)?;
         let boot = self.admission.outbox.boot().clone();
         let writing = tracker.spawn(self.writer.run());
         let outbox = &self.admission.outbox;
@@ -160,10 +161,7 @@ impl App {
         let mut jobs = jobs;
         // A gateway without its writer or its jobs is not one: it ends, and whoever watches it starts another.
         let lost = tokio::select! {
-            signalled = self.lifecycle.signalled() => {
-                signalled.map_err(AppError::Signal)?;
-                false
-            }
+            () = self.lifecycle.signalled(&mut signals) => false,
             _ = &mut writing => true,
             _ = &mut jobs => true,
         };
