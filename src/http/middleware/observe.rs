@@ -37,7 +37,8 @@ pub(super) async fn observe(Ask(state): Ask<State>, mut request: Request, next: 
     let began = Instant::now();
     let id = state.names.next("req");
     request.extensions_mut().insert(RequestId(id.clone()));
-    let seen = state.config.log.access.then(|| Seen::of(&request));
+    let logs = state.config.log.access && tracing::enabled!(tracing::Level::INFO);
+    let seen = logs.then(|| Seen::of(&request));
     let mut response = next.run(request).await;
     let identified = response.extensions_mut().remove::<Identified>();
     let headers = response.headers_mut();

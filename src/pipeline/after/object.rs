@@ -12,8 +12,11 @@ use crate::pipeline::{
 
 #[derive(Serialize)]
 struct Object<'a> {
-    #[serde(flatten)]
-    links: &'a Links,
+    session_id: &'a str,
+    task_id: &'a str,
+    agent_uuid: &'a str,
+    pipeline_uuid: &'a str,
+    audit_url: &'a str,
     pipeline_id: &'a str,
     blocked: bool,
     blocked_by: &'a str,
@@ -38,7 +41,11 @@ pub(super) fn answer_object(rules: &Rules, live: &Live, links: &Links) -> Vec<u8
     let (usage, cost) = live.bill();
     let total: f64 = judgement.reports.iter().map(|report| report.duration_ms).sum();
     let object = Object {
-        links,
+        session_id: &links.session_id,
+        task_id: &links.task_id,
+        agent_uuid: &links.agent_uuid,
+        pipeline_uuid: &links.pipeline_uuid,
+        audit_url: &links.audit_url,
         pipeline_id: &links.pipeline_uuid,
         blocked: false,
         blocked_by: "",
@@ -55,8 +62,12 @@ pub(super) fn answer_object(rules: &Rules, live: &Live, links: &Links) -> Vec<u8
         missing_steps: &judgement.view.plan.missing,
         notes: told(rules),
     };
+    let mut out = Vec::with_capacity(2_048);
     // It holds nothing that cannot be written; an empty object is still one that clients can read.
-    serde_json::to_vec(&object).unwrap_or_else(|_| b"{}".to_vec())
+    if serde_json::to_writer(&mut out, &object).is_err() {
+        out = b"{}".to_vec();
+    }
+    out
 }
 
 /// What the caller has to be told: flags that were locked, rules in shadow, bounds that we set.
