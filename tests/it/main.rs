@@ -25,6 +25,7 @@ mod content;
 mod control_plane;
 mod coverage;
 mod crash;
+mod flags;
 mod fresh_policy;
 mod hangups;
 mod header_hygiene;

@@ -144,31 +144,29 @@ impl GovernedStream {
     /// Waits for the first bytes, or until the caller has to be kept waiting with a comment. An error until then is an
     /// ordinary answer, since nothing was forwarded.
     pub(super) async fn prime(&mut self) -> Result<(), Early> {
-        std::future::poll_fn(|cx| {
-            loop {
-                if !self.out.is_empty() || !matches!(self.state, State::Running) {
-                    return Poll::Ready(Ok(()));
-                }
-                match self.poll_upstream(cx) {
-                    Poll::Pending if self.is_silent(cx) => {
-                        self.keep_alive();
-                        return Poll::Ready(Ok(()));
-                    }
-                    Poll::Pending if self.halt.as_mut().poll(cx).is_ready() => {
-                        return Poll::Ready(self.stop(Stop::shutdown()));
-                    }
-                    Poll::Pending if self.watch.as_mut().poll(cx).is_ready() => {
-                        if let Some(stop) = self.look(cx) {
-                            return Poll::Ready(self.stop(stop));
-                        }
-                    }
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(early)) => return Poll::Ready(Err(early)),
-                    Poll::Ready(Ok(())) => {}
-                }
+        std::future::poll_fn(|cx| self.poll_prime(cx)).await
+    }
+
+    fn poll_prime(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Early>> {
+        loop {
+            if !self.out.is_empty() || !matches!(self.state, State::Running) {
+                return Poll::Ready(Ok(()));
             }
-        })
-        .await
+            if self.watch.as_mut().poll(cx).is_ready()
+                && let Some(stop) = self.look(cx)
+            {
+                return Poll::Ready(self.stop(stop));
+            }
+            match self.poll_upstream(cx) {
+                Poll::Pending if self.is_silent(cx) => self.keep_alive(),
+                Poll::Pending if self.halt.as_mut().poll(cx).is_ready() => {
+                    return Poll::Ready(self.stop(Stop::shutdown()));
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(early)) => return Poll::Ready(Err(early)),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
     }
 
     /// Takes one piece from the provider and works on the events in it. `Err` only while nothing was released.
