@@ -7,6 +7,12 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
+# The allocator is built by its own Makefile.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
+
 # Dependencies alone, so that this layer is made again only when the manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
