@@ -64,9 +64,4 @@ impl Records {
             None => Ok(self.organizations().await?.into_iter().next()),
         }
     }
-
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        self.sql.ping().await
-    }
 }

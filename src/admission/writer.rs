@@ -265,13 +265,12 @@ impl Writer {
     /// batch is halved until the entry stands alone.
     async fn append(&mut self, appends: Vec<Append>) {
         let mut left = vec![appends];
-        while let Some(mut appends) = left.pop() {
+        while let Some(appends) = left.pop() {
             if appends.is_empty() {
                 continue;
             }
             let several = appends.len() > 1;
-            if let Some(failed) = self.attempt(std::mem::take(&mut appends), several).await {
-                let mut first = failed;
+            if let Some(mut first) = self.attempt(appends, several).await {
                 let second = first.split_off(first.len() / 2);
                 left.push(second);
                 left.push(first);

@@ -297,9 +297,7 @@ impl GovernedStream {
         // The server drops what it has buffered when a body fails, so the frame must be out before.
         self.beat.as_mut().reset(Instant::now() + FLUSH);
     }
-}
 
-impl GovernedStream {
     /// What came and was not inspected, because the stream ended before its end, is uncovered.
     fn uninspected(live: &mut Live) {
         if live.coverage.is_none() && live.answer_bytes > 0 {

@@ -18,18 +18,6 @@ impl WriteTx {
         Ok(())
     }
 
-    /// Whether a boot may append; an unknown one may not.
-    pub async fn boot_is_open(&mut self, boot: &BootId) -> Result<bool, StorageError> {
-        let row = sqlx::query("SELECT closed FROM boot WHERE id = $1")
-            .bind(boot.as_str())
-            .fetch_optional(&mut *self.tx)
-            .await?;
-        Ok(match row {
-            Some(row) => row.try_get::<i64, _>(0)? == 0,
-            None => false,
-        })
-    }
-
     /// Closes one boot.
     pub async fn close_boot(&mut self, boot: &BootId) -> Result<(), StorageError> {
         sqlx::query("UPDATE boot SET closed = 1 WHERE id = $1").bind(boot.as_str()).execute(&mut *self.tx).await?;

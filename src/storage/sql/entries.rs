@@ -139,18 +139,6 @@ impl Sql {
         };
         rows.iter().map(digest).collect()
     }
-
-    /// The link of one entry.
-    pub async fn link_at(&self, org: &OrgId, seq: u64) -> Result<Option<Digest>, StorageError> {
-        let row = sqlx::query("SELECT link FROM audit_entry WHERE org_id = $1 AND seq = $2")
-            .bind(org.as_str())
-            .bind(signed(seq))
-            .fetch_optional(&self.readers)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let bytes: &[u8] = row.try_get(0)?;
-        Ok(Digest::from_slice(bytes))
-    }
 }
 
 /// An id read from its parts.

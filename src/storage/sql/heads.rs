@@ -4,7 +4,7 @@
 
 use sqlx::Row;
 
-use super::{ReadTx, Sql, StorageError, WriteTx, signed, unsigned};
+use super::{ReadTx, Sql, StorageError, WriteTx, unsigned};
 use crate::domain::{digest::Digest, ids::OrgId, stamp::ConfigStamp};
 
 /// One chain's head.
@@ -44,21 +44,6 @@ impl WriteTx {
     pub async fn head(&mut self, org: &OrgId) -> Result<Option<Head>, StorageError> {
         let row = sqlx::query(SELECT).bind(org.as_str()).fetch_optional(&mut *self.tx).await?;
         row.as_ref().map(read).transpose()
-    }
-
-    /// Moves a head, or begins a chain.
-    pub async fn put_head(&mut self, org: &OrgId, head: &Head) -> Result<(), StorageError> {
-        sqlx::query(PUT)
-            .bind(org.as_str())
-            .bind(signed(head.seq))
-            .bind(&head.link.0[..])
-            .bind(signed(head.stamp.version))
-            .bind(&head.stamp.tag.0[..])
-            .bind(&head.stamp.digest.0[..])
-            .bind(head.kid.as_str())
-            .execute(&mut *self.tx)
-            .await?;
-        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ pub use heads::Head;
 pub use holds::{Hold, Spending};
 pub use keys::{DataKeyRecord, SigningKeyRecord};
 use sqlx::{
-    Executor, Sqlite, SqlitePool, Transaction,
+    Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -145,12 +145,6 @@ impl Sql {
     /// Opens a read transaction: everything read in it is of one moment.
     pub async fn begin_read(&self) -> Result<ReadTx, StorageError> {
         Ok(ReadTx { tx: self.readers.begin().await? })
-    }
-
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        self.readers.execute("SELECT 1").await?;
-        Ok(())
     }
 
     /// Closes every connection; the last one checkpoints the write-ahead log.

@@ -38,10 +38,12 @@ fn id(counter: u64) -> EntryId {
     EntryId { org: org(), boot: BootId::parse("boot_a").unwrap(), counter }
 }
 
-async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError> {
+fn head(seq: u64) -> Head {
+    Head { seq, link: Digest([2; 32]), stamp: ConfigStamp::NONE, kid: "k".to_owned() }
+}
+
+async fn put(tx: &mut WriteTx, counter: u64, body: &str) -> Result<(), StorageError> {
     let id = id(counter);
-    let mut tx = sql.begin().await?;
-    let (digest, link) = (Digest([1; 32]), Digest([2; 32]));
     let batch = BatchRow {
         boot: "boot_a".to_owned(),
         number: counter,
@@ -50,9 +52,14 @@ async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError>
         signature: vec![2],
         unwritten: "[]".to_owned(),
     };
-    let head = Head { seq: counter, link, stamp: ConfigStamp::NONE, kid: "k".to_owned() };
-    let entry = NewEntry { seq: counter, id: &id, kind: "note", body, digest, link };
-    tx.append(&org(), &batch, &[entry], &head).await?;
+    let head = head(counter);
+    let entry = NewEntry { seq: counter, id: &id, kind: "note", body, digest: Digest([1; 32]), link: head.link };
+    tx.append(&org(), &batch, &[entry], &head).await
+}
+
+async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError> {
+    let mut tx = sql.begin().await?;
+    put(&mut tx, counter, body).await?;
     tx.commit().await
 }
 
@@ -92,14 +99,14 @@ async fn an_id_that_is_taken_is_refused_by_the_database_and_is_no_outage() {
 async fn a_transaction_that_is_dropped_leaves_nothing() {
     let database = Database::new().await;
     let mut tx = database.sql.begin().await.unwrap();
-    let head = Head { seq: 1, link: Digest([3; 32]), stamp: ConfigStamp::NONE, kid: "k".to_owned() };
-    tx.put_head(&org(), &head).await.unwrap();
+    put(&mut tx, 1, "dropped").await.unwrap();
     drop(tx);
     assert_eq!(database.sql.head(&org()).await.unwrap(), None);
     let mut tx = database.sql.begin().await.unwrap();
-    tx.put_head(&org(), &head).await.unwrap();
+    assert_eq!(tx.find_entry(&id(1)).await.unwrap(), None);
+    put(&mut tx, 1, "committed").await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(database.sql.head(&org()).await.unwrap(), Some(head));
+    assert_eq!(database.sql.head(&org()).await.unwrap(), Some(head(1)));
 }
 
 #[tokio::test]
@@ -146,9 +153,9 @@ async fn closing_the_other_boots_closes_them_once() {
     tx.close_boot(&boot("boot_a")).await.unwrap();
     assert_eq!(tx.close_other_boots(&boot("boot_c")).await.unwrap(), ["boot_b"]);
     assert_eq!(tx.close_other_boots(&boot("boot_c")).await.unwrap(), Vec::<String>::new());
-    assert!(tx.boot_is_open(&boot("boot_c")).await.unwrap());
-    assert!(!tx.boot_is_open(&boot("boot_a")).await.unwrap());
-    assert!(!tx.boot_is_open(&boot("unknown")).await.unwrap());
+    for (name, open) in [("boot_c", true), ("boot_a", false), ("boot_b", false), ("unknown", false)] {
+        assert_eq!(tx.locked(&org(), &boot(name), 1).await.unwrap().boot_is_open, open, "{name}");
+    }
 }
 
 #[tokio::test]
