@@ -121,18 +121,21 @@ impl Credentials {
             return self.keep(record);
         }
         let made = self.vault.new_data_key(org).await?;
-        let mut tx = self.sql.begin().await?;
-        tx.insert_data_key(&DataKeyRecord {
+        let record = DataKeyRecord {
             org: org.clone(),
             id: made.id.to_string(),
             state: made.state.as_str().to_owned(),
             kek: made.kek.clone(),
             wrapped: made.wrapped.clone(),
             created_at: made.created_at,
-        })
-        .await?;
-        tx.commit().await?;
-        Ok(Arc::new(made))
+        };
+        if self.sql.insert_data_key(&record).await? {
+            return Ok(Arc::new(made));
+        }
+        // Another instance made one meanwhile: that one it is.
+        let stored = self.sql.data_keys(org).await?;
+        let active = stored.into_iter().find(|record| record.state == DataKeyState::Active.as_str());
+        self.keep(active.ok_or(CredentialError::Inconsistent)?)
     }
 
     async fn data_key(&self, org: &OrgId, id: &str) -> Result<Arc<DataKeyRow>, CredentialError> {

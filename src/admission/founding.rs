@@ -24,7 +24,7 @@ pub fn found_organization(
     org: OrgId,
     name: String,
     now: Micros,
-) -> impl FnOnce(Option<&OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Send + 'static {
+) -> impl FnOnce(Option<&OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Clone + Send + Sync + 'static {
     move |config| {
         if config.is_some() {
             let message = format!("the organization `{org}` exists already");

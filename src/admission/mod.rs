@@ -14,6 +14,7 @@
 //! An id that was given out always ends as an entry, whoever drops what: see `question`.
 
 mod aggregates;
+mod answer;
 mod append;
 mod change;
 mod content;
@@ -24,6 +25,7 @@ mod permit;
 mod question;
 mod records;
 mod recover;
+mod run;
 mod snapshot;
 mod snapshots;
 mod writer;
@@ -31,22 +33,22 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 pub use aggregates::Aggregates;
-pub use change::{ChangeError, ChangeRefused, ChangeSet, Receipt};
+pub use change::{ChangeError, ChangeRefused, ChangeSet, Changes, Receipt};
 pub use content::{
     AdmissionContent, CompletionContent, CoverageRecord, DetectionRecord, PolicyRecord, RefusalContent, UsageRecord,
 };
 pub use credentials::{CredentialError, Credentials};
 pub use founding::{check_agents, found_organization};
-pub use outbox::{Outbox, Refused, Reserve};
+pub use outbox::{Extended, Outbox, Refused, Reserve};
 pub use permit::{Permit, PermitExpired};
 pub use question::{Answer, OpenAdmission, Question};
 pub use records::{Records, Spent};
 pub use recover::{close_dead_boots, recover};
 pub use snapshot::{AgentView, Snapshot, SnapshotError};
 pub use snapshots::{Compiler, Snapshots};
-pub use writer::{Writer, WriterConfig};
+pub use writer::{Reborn, Writer, WriterConfig};
 
-use crate::domain::ids::OrgId;
+use crate::{domain::ids::OrgId, tenants::OrgConfig};
 
 /// The chain of what belongs to no organization.
 pub const SYSTEM: &str = "system";
@@ -62,6 +64,8 @@ pub fn system_org() -> OrgId {
 pub struct Admission {
     /// Sends to the writer.
     pub outbox: Outbox,
+    /// Makes changes.
+    pub changes: Arc<Changes>,
     /// Compiled configuration.
     pub snapshots: Arc<Snapshots>,
     /// Sealing and opening provider keys.
@@ -79,9 +83,9 @@ impl Admission {
     pub async fn change(
         &self,
         org: &OrgId,
-        make: impl FnOnce(Option<&crate::tenants::OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Send + 'static,
+        make: impl FnOnce(Option<&OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Clone + Send + Sync + 'static,
     ) -> Result<Receipt, ChangeError> {
-        let receipt = self.outbox.change(org, Box::new(make)).await?;
+        let receipt = self.changes.make(org, make).await?;
         // A snapshot that cannot be compiled is found again, and refused, by the next request; the change stands.
         if let Err(error) = self.snapshots.refresh(org, Some(receipt.stamp)).await {
             tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "a change was committed but not loaded");

@@ -4,30 +4,29 @@
 //! admissions and refusals; completions and withdrawals are always taken, since their number is bounded by what was
 //! admitted before.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    change::{ChangeError, ChangeJob, MakeChange, Receipt},
     question::{Answer, Question},
+    run::Run,
     writer::{Append, Item, What},
 };
 use crate::{
-    audit::{Entry, Header},
+    audit::{Entry, EntryRef, Header},
     domain::{
         clock::Clock,
         ids::{BootId, EntryId, OrgId},
         money::NanoUsd,
         stamp::ConfigStamp,
     },
+    storage::sql::Window,
 };
 
 /// Why nothing was queued.
@@ -49,9 +48,9 @@ pub enum Refused {
 
 /// What is shared between the writer and those who write to it.
 pub(super) struct Shared {
-    pub(super) boot: BootId,
+    /// The boot that ids are given out under; another one after this one was closed by recovery.
+    run: ArcSwap<Run>,
     pub(super) clock: Arc<dyn Clock>,
-    counters: Mutex<HashMap<OrgId, u64>>,
     pub(super) queued_bytes: AtomicUsize,
     pub(super) latched: AtomicBool,
     most_bytes: usize,
@@ -68,9 +67,8 @@ impl Outbox {
     /// The handle and the writer's end of the queue.
     pub(super) fn new(boot: BootId, clock: Arc<dyn Clock>, most_bytes: usize) -> (Self, mpsc::UnboundedReceiver<Item>) {
         let shared = Shared {
-            boot,
+            run: ArcSwap::from_pointee(Run::new(boot)),
             clock,
-            counters: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             latched: AtomicBool::new(false),
             most_bytes,
@@ -79,9 +77,25 @@ impl Outbox {
         (Self { shared: Arc::new(shared), queue }, items)
     }
 
-    /// This run's id.
-    pub fn boot(&self) -> &BootId {
-        &self.shared.boot
+    /// The boot that this process writes under now.
+    pub fn boot(&self) -> BootId {
+        self.run().boot().clone()
+    }
+
+    pub(super) fn run(&self) -> Arc<Run> {
+        self.shared.run.load_full()
+    }
+
+    /// From now on ids are given out under another boot.
+    pub(super) fn goes_on_as(&self, run: Run) {
+        self.shared.run.store(Arc::new(run));
+    }
+
+    /// Tells the writer that a boot was found closed; it goes on under a new one.
+    pub fn was_closed(&self, boot: BootId) {
+        if self.queue.send(Item::Closed(boot)).is_err() {
+            tracing::debug!("the writer has ended already");
+        }
     }
 
     /// The clock that entries are stamped by.
@@ -136,16 +150,43 @@ impl Outbox {
     }
 
     /// Appends a completion. Never refused while the process lives.
-    pub(super) fn complete(
+    pub(super) fn complete(&self, closing: Closing, content: &impl Serialize) -> Result<(), Refused> {
+        let id = self.next_id(&closing.admission.org);
+        let entry = self.entry(&id, crate::audit::kind::COMPLETION, closing.stamp, content)?;
+        self.send(entry, closing.stamp, What::Completion { id, closing })
+    }
+
+    /// Asks for more money for an open admission.
+    pub(super) fn ask_extension(
         &self,
         admission: &EntryId,
         stamp: ConfigStamp,
-        content: &impl Serialize,
-        settle: NanoUsd,
-    ) -> Result<(), Refused> {
+        amount: NanoUsd,
+    ) -> Result<oneshot::Receiver<Extended>, Refused> {
         let id = self.next_id(&admission.org);
-        let entry = self.entry(&id, crate::audit::kind::COMPLETION, stamp, content)?;
-        self.send(entry, stamp, What::Completion { id, admission: admission.clone(), settle })
+        let reference = EntryRef { boot: admission.boot.clone(), counter: admission.counter };
+        let content = serde_json::json!({ "admission": reference, "reserved_nano": amount });
+        let entry = self.entry(&id, crate::audit::kind::EXTENSION, stamp, &content)?;
+        let (reply, answer) = oneshot::channel();
+        let question = Question::new(id, self.clone());
+        self.send(entry, stamp, What::Extension { question, admission: admission.clone(), amount, reply })?;
+        Ok(answer)
+    }
+
+    /// Corrects what recovery settled for an admission of a boot that was closed while it lived: once, under the new boot.
+    pub(super) fn correct(&self, closing: Closing) {
+        let by = NanoUsd(closing.settle.0 - closing.reserved.0);
+        let id = self.next_id(&closing.admission.org);
+        let reference = EntryRef { boot: closing.admission.boot.clone(), counter: closing.admission.counter };
+        let content = serde_json::json!({
+            "admission": reference, "by_nano": by, "settled_nano": closing.settle,
+        });
+        let sent = self
+            .entry(&id, crate::audit::kind::LATE, ConfigStamp::NONE, &content)
+            .and_then(|entry| self.send(entry, ConfigStamp::NONE, What::Late { id, by, windows: closing.windows }));
+        if let Err(error) = sent {
+            tracing::error!(error = &error as &dyn std::error::Error, "a late end was not recorded");
+        }
     }
 
     /// Appends an entry that neither decides nor settles anything.
@@ -167,14 +208,6 @@ impl Outbox {
         }
     }
 
-    /// Commits a change; answers when it is known.
-    pub(super) async fn change(&self, org: &OrgId, make: MakeChange) -> Result<Receipt, ChangeError> {
-        let (reply, receipt) = oneshot::channel();
-        let job = ChangeJob { org: org.clone(), make, reply };
-        self.queue.send(Item::Change(job)).map_err(|_| ChangeError::Stopped)?;
-        receipt.await.unwrap_or(Err(ChangeError::Stopped))
-    }
-
     /// Waits until everything queued before has been committed, or the writer cannot.
     pub async fn flush(&self) -> bool {
         let (reply, done) = oneshot::channel();
@@ -182,16 +215,10 @@ impl Outbox {
     }
 
     pub(super) fn next_id(&self, org: &OrgId) -> EntryId {
-        let mut counters = self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter = match counters.get_mut(org) {
-            Some(counter) => counter,
-            None => counters.entry(org.clone()).or_insert(0),
-        };
-        *counter += 1;
-        EntryId { org: org.clone(), boot: self.shared.boot.clone(), counter: *counter }
+        self.run().next_id(org)
     }
 
-    fn entry(&self, id: &EntryId, kind: &str, config: ConfigStamp, content: &impl Serialize) -> Result<Entry, Refused> {
+    pub(super) fn entry(&self, id: &EntryId, kind: &str, config: ConfigStamp, content: &impl Serialize) -> Result<Entry, Refused> {
         let time = self.shared.clock.now();
         let header = Header { org: &id.org, boot: &id.boot, counter: id.counter, config, kind, time };
         Entry::build(&header, content).map_err(|error| {
@@ -205,7 +232,7 @@ impl Outbox {
         self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         // An id is withdrawn where its fate is not known, so it is looked up.
         let may_be_stored = matches!(what, What::Plain { kind: crate::audit::kind::WITHDRAWN, .. });
-        let item = Item::Append(Append { entry, stamp, what, may_be_stored });
+        let item = Item::Append(Append { entry, stamp, what, may_be_stored, was_busy: false });
         self.queue.send(item).map_err(|_| {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             Refused::Stopped
@@ -214,12 +241,36 @@ impl Outbox {
 }
 
 /// What an admission asks of the budget.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Reserve {
     /// The most that the call can cost.
     pub amount: NanoUsd,
-    /// The organization's limit, if it has one.
-    pub limit: Option<NanoUsd>,
-    /// The open window.
-    pub window: u64,
+    /// Where it is reserved, with the limits that hold there.
+    pub windows: Vec<Window>,
+    /// When the decision ends, in microseconds; 0: never.
+    pub until: i64,
+}
+
+/// How an admission ends.
+#[derive(Clone, Debug)]
+pub(super) struct Closing {
+    pub(super) admission: EntryId,
+    pub(super) stamp: ConfigStamp,
+    /// What it cost.
+    pub(super) settle: NanoUsd,
+    /// What it had reserved.
+    pub(super) reserved: NanoUsd,
+    /// Where, by full name; empty where that is not known.
+    pub(super) windows: Vec<Window>,
+}
+
+/// What became of asking for more money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// It is reserved.
+    Reserved,
+    /// There is only so much left.
+    Short(NanoUsd),
+    /// The record cannot be written, or the admission is closed.
+    Unavailable,
 }

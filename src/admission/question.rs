@@ -6,11 +6,12 @@
 
 use super::{
     content::{CompletionContent, UsageRecord},
-    outbox::{Outbox, Refused},
+    outbox::{Closing, Extended, Outbox, Refused, Reserve},
 };
 use crate::{
     audit::EntryRef,
     domain::{ids::EntryId, money::NanoUsd, stamp::ConfigStamp},
+    storage::sql::Window,
 };
 
 /// An id that waits for what becomes of it. Dropped before that, it is withdrawn.
@@ -60,6 +61,8 @@ pub enum Answer {
         /// What is left.
         room: NanoUsd,
     },
+    /// The caller's key expired before the record was reached.
+    Expired,
     /// Nothing was stored.
     Unavailable,
 }
@@ -69,13 +72,16 @@ pub struct OpenAdmission {
     id: EntryId,
     stamp: ConfigStamp,
     reserved: NanoUsd,
+    windows: Vec<Window>,
     outbox: Outbox,
     open: bool,
 }
 
 impl OpenAdmission {
-    pub(super) fn new(id: EntryId, stamp: ConfigStamp, reserved: NanoUsd, outbox: Outbox) -> Self {
-        Self { id, stamp, reserved, outbox, open: true }
+    /// `windows`: the names of those that hold its money, between spaces.
+    pub(super) fn new(id: EntryId, stamp: ConfigStamp, reserve: &Reserve, windows: &str, outbox: Outbox) -> Self {
+        let windows = windows.split_whitespace().map(|name| Window { name: name.to_owned(), limit: None });
+        Self { id, stamp, reserved: reserve.amount, windows: windows.collect(), outbox, open: true }
     }
 
     /// The admission's id.
@@ -93,17 +99,34 @@ impl OpenAdmission {
         self.reserved
     }
 
+    /// Reserves more; answers once it is on record.
+    pub async fn extend(&mut self, by: NanoUsd) -> Extended {
+        let asked = self.outbox.ask_extension(&self.id, self.stamp, by);
+        let Ok(answer) = asked else { return Extended::Unavailable };
+        let answer = answer.await.unwrap_or(Extended::Unavailable);
+        if answer == Extended::Reserved {
+            self.reserved = self.reserved.plus(by);
+        }
+        answer
+    }
+
     /// Ends it; a second end is none.
     pub fn end(&mut self, content: &CompletionContent<'_>) {
         if !std::mem::take(&mut self.open) {
             return;
         }
-        let settled = content.settled_nano;
-        let mut sent = self.outbox.complete(&self.id, self.stamp, content, settled);
+        let closing = Closing {
+            admission: self.id.clone(),
+            stamp: self.stamp,
+            settle: content.settled_nano,
+            reserved: self.reserved,
+            windows: std::mem::take(&mut self.windows),
+        };
+        let mut sent = self.outbox.complete(closing.clone(), content);
         if sent == Err(Refused::Entry) {
             // Too large, for whatever reason: the end itself matters more than its particulars.
             let short = CompletionContent { detections: &[], reason: None, step_errors: &[], ..content.brief() };
-            sent = self.outbox.complete(&self.id, self.stamp, &short, settled);
+            sent = self.outbox.complete(closing, &short);
         }
         if let Err(error) = sent {
             // Recovery closes it as `unknown` once this boot is closed.

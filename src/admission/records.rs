@@ -40,9 +40,9 @@ impl Records {
     }
 
     /// What a window has spent.
-    pub async fn spending(&self, org: &OrgId, window: u64) -> Result<Spent, StorageError> {
+    pub async fn spending(&self, org: &OrgId, window: &str) -> Result<Spent, StorageError> {
         let spending = self.sql.spending(org, window).await?;
-        let open = self.sql.open_holds(org).await?;
+        let (open, _) = self.sql.open_holds(org, 0).await?;
         Ok(Spent { settled: spending.settled, held: spending.held, open })
     }
 

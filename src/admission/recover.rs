@@ -10,12 +10,12 @@ use serde_json::json;
 
 use super::{
     content::{CompletionContent, UsageRecord},
-    outbox::Outbox,
+    outbox::{Closing, Outbox},
 };
 use crate::{
     audit::{EntryBody, EntryRef, batch::parse_counters},
     domain::{ids::OrgId, stamp::ConfigStamp},
-    storage::{Sql, StorageError, sql::Hold},
+    storage::{Sql, StorageError, sql::Orphan},
 };
 
 /// Holds that are closed in one go.
@@ -72,7 +72,7 @@ async fn is_noted(sql: &Sql, org: &OrgId, boot: &str) -> Result<bool, StorageErr
     Ok(read.map(|note| note.content).any(|content| content.get("boot").is_some_and(|named| named == boot)))
 }
 
-fn close(hold: &Hold, outbox: &Outbox) {
+fn close(hold: &Orphan, outbox: &Outbox) {
     let content = CompletionContent {
         admission: EntryRef { boot: hold.id.boot.clone(), counter: hold.id.counter },
         bytes_released: 0,
@@ -88,7 +88,14 @@ fn close(hold: &Hold, outbox: &Outbox) {
         step_errors: &[],
         usage: UsageRecord { estimated: true, ..UsageRecord::default() },
     };
-    if let Err(error) = outbox.complete(&hold.id, ConfigStamp::NONE, &content, hold.amount) {
+    let closing = Closing {
+        admission: hold.id.clone(),
+        stamp: ConfigStamp::NONE,
+        settle: hold.amount,
+        reserved: hold.amount,
+        windows: Vec::new(),
+    };
+    if let Err(error) = outbox.complete(closing, &content) {
         tracing::error!(error = &error as &dyn std::error::Error, "recovery could not close an admission");
     }
 }

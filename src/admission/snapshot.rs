@@ -21,8 +21,8 @@ use crate::{
         stamp::ConfigStamp,
     },
     policy::{AgentPolicy, AssignedPolicy, Level, LevelPolicies, merge, parse_rules},
-    storage::StorageError,
-    tenants::{Agent, AgentKey, OrgConfig, Scope, ScopeKind, TenantsError},
+    storage::{StorageError, sql::Window},
+    tenants::{Agent, AgentKey, Budget, OrgConfig, Scope, ScopeKind, TenantsError},
 };
 
 /// Memory per byte of configuration text, compiled policies included; measured as an order, used for the cache's bound.
@@ -106,9 +106,30 @@ impl Snapshot {
         lives.then_some((key, agent))
     }
 
-    /// The organization's limit and open window.
-    pub fn budget(&self) -> (Option<NanoUsd>, u64) {
-        self.config.budget.as_ref().map_or((None, 0), |budget| (budget.limit_nano, budget.window))
+    /// The organization's budget; without one nothing is limited.
+    pub fn budget(&self) -> Budget {
+        self.config.budget.clone().unwrap_or_default()
+    }
+
+    /// Where a call reserves its money. `{day}` and `{month}` are the database's to fill in, under the lock.
+    pub fn windows(&self, agent: &AgentId, session: &str) -> Vec<Window> {
+        let budget = self.budget();
+        let number = budget.window;
+        // What is spent is counted also where nothing limits it.
+        let mut windows = vec![Window { name: format!("total:{number}"), limit: budget.limit_nano }];
+        let mut limited = |name: String, limit: Option<NanoUsd>| {
+            if limit.is_some() {
+                windows.push(Window { name, limit });
+            }
+        };
+        limited(format!("day:{number}:{{day}}"), budget.day_nano);
+        limited(format!("month:{number}:{{month}}"), budget.month_nano);
+        if budget.session_nano.is_some() {
+            // A session's name is its caller's own text; its hash is a name that fits anywhere.
+            let session = crate::crypto::sha256(&[session.as_bytes()]).to_string();
+            limited(format!("session:{number}:{agent}:{}", session.split_at(32).0), budget.session_nano);
+        }
+        windows
     }
 
     /// What decides for an agent.

@@ -128,6 +128,7 @@ impl Snapshots {
         let mut tx = self.sql.begin_read().await?;
         let head = tx.head(org).await?.ok_or(SnapshotError::Missing)?;
         let rows = tx.config_rows(org).await?;
+        tx.end().await;
         if rows.digest() != head.stamp.digest {
             return Err(SnapshotError::Tampered { org: org.clone(), version: head.stamp.version });
         }

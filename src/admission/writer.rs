@@ -1,14 +1,15 @@
 //! The writer: one task that turns what waits into commits.
 //!
-//! Owns the order of commits, this boot's batches per chain and the latch. Takes what waits (at most `max_batch`) and
-//! commits it at once; a completion alone lingers for a few milliseconds so that it can share an admission's commit.
-//! After a commit of unknown outcome everything in it is asked again under the same ids until the database has answered.
-//! When the database cannot be written, admissions and refusals are answered `Unavailable`, completions are kept, and the
-//! latch stays until a commit succeeds.
+//! Owns the order of commits and the latch. Takes what waits (at most `max_batch`) and commits it at once; a completion
+//! alone lingers for a few milliseconds so that it can share an admission's commit. After a commit of unknown outcome
+//! everything in it is asked again under the same ids until the database has answered. A head that somebody else has locked is
+//! skipped while the batch has another to serve, and then waited for alone. When the database cannot be written, admissions
+//! and refusals are answered `Unavailable`, completions are kept, and the latch stays until a commit succeeds. A process
+//! whose boot was closed goes on under a new one, and what it ends late is recorded as such.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::atomic::Ordering,
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,22 +19,25 @@ use tokio::{
 };
 
 use super::{
-    append::{Commit, Group},
-    change::{ChangeJob, Maker},
-    outbox::{Outbox, Reserve},
+    answer,
+    append::append,
+    outbox::{Closing, Extended, Outbox, Reserve},
     question::{Answer, Question},
+    run::Run,
 };
 use crate::{
-    audit::{Batch, Entry, Head},
+    audit::{Entry, Head},
     crypto::SigningKey,
     domain::{
         clock::Clock,
-        digest::Digest,
         ids::{BootId, EntryId, OrgId},
         money::NanoUsd,
         stamp::ConfigStamp,
     },
-    storage::{Sql, StorageError, sql::BatchRow},
+    storage::{
+        Sql, StorageError,
+        sql::{Act, Appended, BatchRow, Group, Item as Row, Seen, Verdict, Window},
+    },
 };
 
 /// How long the writer waits before it tries a database again that could not be written.
@@ -54,7 +58,7 @@ pub struct WriterConfig {
 #[expect(clippy::large_enum_variant, reason = "nearly every item is an append; boxing each would cost more")]
 pub(super) enum Item {
     Append(Append),
-    Change(ChangeJob),
+    Closed(BootId),
     Flush(oneshot::Sender<bool>),
 }
 
@@ -65,21 +69,27 @@ pub(super) struct Append {
     pub(super) what: What,
     /// An earlier attempt may have been committed: look the id up first.
     pub(super) may_be_stored: bool,
+    /// Its head was locked by somebody else: the next attempt waits for it.
+    pub(super) was_busy: bool,
 }
 
 /// What an entry does besides being recorded, and who waits for it.
 pub(super) enum What {
     Admission { question: Question, reserve: Reserve, reply: oneshot::Sender<Answer> },
     Refusal { question: Question, reply: oneshot::Sender<Answer> },
-    Completion { id: EntryId, admission: EntryId, settle: NanoUsd },
+    Completion { id: EntryId, closing: Closing },
+    Extension { question: Question, admission: EntryId, amount: NanoUsd, reply: oneshot::Sender<Extended> },
+    Late { id: EntryId, by: NanoUsd, windows: Vec<Window> },
     Plain { id: EntryId, kind: &'static str },
 }
 
 impl Append {
     pub(super) fn id(&self) -> &EntryId {
         match &self.what {
-            What::Admission { question, .. } | What::Refusal { question, .. } => question.id(),
-            What::Completion { id, .. } | What::Plain { id, .. } => id,
+            What::Admission { question, .. } | What::Refusal { question, .. } | What::Extension { question, .. } => {
+                question.id()
+            }
+            What::Completion { id, .. } | What::Late { id, .. } | What::Plain { id, .. } => id,
         }
     }
 
@@ -88,50 +98,33 @@ impl Append {
             What::Admission { .. } => crate::audit::kind::ADMISSION,
             What::Refusal { .. } => crate::audit::kind::REFUSAL,
             What::Completion { .. } => crate::audit::kind::COMPLETION,
+            What::Extension { .. } => crate::audit::kind::EXTENSION,
+            What::Late { .. } => crate::audit::kind::LATE,
             What::Plain { kind, .. } => kind,
         }
     }
 
     /// Whether somebody waits for it.
     fn is_urgent(&self) -> bool {
-        matches!(self.what, What::Admission { .. } | What::Refusal { .. })
+        matches!(self.what, What::Admission { .. } | What::Refusal { .. } | What::Extension { .. })
     }
-}
 
-/// What this boot knows of one chain.
-pub(super) struct ChainState {
-    /// The head that this boot saw last.
-    pub(super) seen: Head,
-    next_batch: u64,
-}
-
-impl Default for ChainState {
-    fn default() -> Self {
-        Self { seen: Head::START, next_batch: 1 }
-    }
-}
-
-impl ChainState {
-    /// Signs what is about to be appended. A lost commit leaves a gap in the numbers, never a number twice.
-    pub(super) fn sign(
-        &mut self,
-        org: &OrgId,
-        boot: &BootId,
-        items: Vec<(u64, Digest)>,
-        key: &SigningKey,
-    ) -> Result<BatchRow, StorageError> {
-        let number = self.next_batch;
-        self.next_batch += 1;
-        let batch = Batch::new(org.clone(), boot.clone(), number, self.seen, items);
-        let batch = batch.map_err(|_| StorageError::Inconsistent { table: "audit_batch" })?.sign(key);
-        Ok(BatchRow {
-            boot: batch.boot.as_str().to_owned(),
-            number,
-            message: batch.message,
-            kid: batch.kid,
-            signature: batch.signature,
-            unwritten: batch.unwritten,
-        })
+    fn act(&self) -> Act<'_> {
+        match &self.what {
+            What::Admission { reserve, .. } => Act::Admission {
+                stamp: self.stamp,
+                amount: reserve.amount,
+                windows: &reserve.windows,
+                until: reserve.until,
+            },
+            What::Refusal { .. } => Act::Refusal(self.stamp),
+            What::Completion { closing, .. } => {
+                Act::Completion { admission: &closing.admission, settle: closing.settle }
+            }
+            What::Extension { admission, amount, .. } => Act::Extension { admission, amount: *amount },
+            What::Late { by, windows, .. } => Act::Late { by: *by, windows },
+            What::Plain { .. } => Act::Plain,
+        }
     }
 }
 
@@ -140,36 +133,66 @@ pub struct Writer {
     sql: Sql,
     outbox: Outbox,
     items: mpsc::UnboundedReceiver<Item>,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     config: WriterConfig,
-    chains: HashMap<OrgId, ChainState>,
+    /// Makes a boot of its own for a process that was closed.
+    reborn: Reborn,
     /// What has to be asked again, before anything newer.
     again: VecDeque<Append>,
+    /// Commits of unknown outcome in a row.
+    unknown: u32,
     stop: tokio_util::sync::CancellationToken,
 }
 
+/// Registers another boot for this process.
+pub type Reborn = Box<dyn Fn() -> futures_util::future::BoxFuture<'static, Result<BootId, StorageError>> + Send + Sync>;
+
+/// The entries of one boot on one chain, in one commit.
+struct Together {
+    org: OrgId,
+    boot: BootId,
+    batch: BatchRow,
+    seen: Head,
+    appends: Vec<Append>,
+}
+
+impl Together {
+    fn group(&self) -> Group<'_> {
+        Group {
+            org: &self.org,
+            boot: &self.boot,
+            batch: &self.batch,
+            seen: Seen { seq: self.seen.seq, link: self.seen.link },
+            items: self.appends.iter().map(row).collect(),
+        }
+    }
+}
+
+fn row(append: &Append) -> Row<'_> {
+    Row {
+        counter: append.id().counter,
+        kind: append.kind(),
+        body: &append.entry.body,
+        digest: append.entry.digest,
+        may_be_stored: append.may_be_stored,
+        act: append.act(),
+    }
+}
+
 impl Writer {
-    /// A writer and the handle on it. It ends when `stop` is cancelled and everything that waits has been committed, or
-    /// cannot be.
+    /// A writer over the outbox's end of the queue. It ends when `stop` is cancelled and everything that waits has been
+    /// committed, or cannot be.
     pub fn new(
         sql: Sql,
         boot: BootId,
-        clock: std::sync::Arc<dyn Clock>,
-        key: SigningKey,
-        config: WriterConfig,
+        clock: Arc<dyn Clock>,
+        key: Arc<SigningKey>,
+        (config, reborn): (WriterConfig, Reborn),
         stop: tokio_util::sync::CancellationToken,
     ) -> (Self, Outbox) {
         let (outbox, items) = Outbox::new(boot, clock, config.max_backlog_bytes);
-        let writer = Self {
-            sql,
-            outbox: outbox.clone(),
-            items,
-            key,
-            config,
-            chains: HashMap::new(),
-            again: VecDeque::new(),
-            stop,
-        };
+        let again = VecDeque::new();
+        let writer = Self { sql, outbox: outbox.clone(), items, key, config, reborn, again, unknown: 0, stop };
         (writer, outbox)
     }
 
@@ -189,8 +212,7 @@ impl Writer {
             if first.is_none() && self.again.is_empty() {
                 return true;
             }
-            let round = self.gather(first).await;
-            self.commit(round).await;
+            self.round(first).await;
             if !self.outbox.is_writable() {
                 if stop.is_cancelled() {
                     return self.last_try().await;
@@ -200,11 +222,32 @@ impl Writer {
         }
     }
 
+    /// Commits what waits; then, alone, what waits for a head that somebody else has locked.
+    async fn round(&mut self, first: Option<Item>) {
+        let round = self.gather(first).await;
+        self.commit(round).await;
+        let Some(org) = self.again.iter().find(|append| append.was_busy).map(|append| append.id().org.clone()) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut self.again).into_iter();
+        let (mut alone, others): (Vec<Append>, Vec<Append>) =
+            waiting.partition(|append| append.was_busy && append.id().org == org);
+        self.again = others.into();
+        let rest = alone.split_off(alone.len().min(self.config.max_batch));
+        self.again.extend(rest);
+        self.append(alone).await;
+    }
+
     /// Takes what waits. Lingers only if nobody waits for an answer.
     async fn gather(&mut self, first: Option<Item>) -> Round {
         let mut round = Round::default();
-        let take = self.again.len().min(self.config.max_batch);
-        round.appends.extend(self.again.drain(..take));
+        while round.appends.len() < self.config.max_batch
+            && let Some(at) = self.again.iter().position(|append| !append.was_busy)
+        {
+            round.appends.extend(self.again.remove(at));
+        }
+        // Others that wait are not kept waiting for company.
+        round.urgent = !self.again.is_empty() || !round.appends.is_empty();
         let mut next = first;
         let until = Instant::now() + self.config.linger;
         loop {
@@ -214,8 +257,8 @@ impl Writer {
                     round.appends.push(append);
                     urgent || round.urgent
                 }
-                Some(Item::Change(job)) => {
-                    round.changes.push(job);
+                Some(Item::Closed(boot)) => {
+                    round.closed = Some(boot);
                     true
                 }
                 Some(Item::Flush(reply)) => {
@@ -225,7 +268,7 @@ impl Writer {
                 None => true,
             };
             round.urgent = urgent;
-            if round.appends.len() >= self.config.max_batch || !round.changes.is_empty() || !round.flushes.is_empty() {
+            if round.appends.len() >= self.config.max_batch || round.closed.is_some() || !round.flushes.is_empty() {
                 return round;
             }
             next = match self.items.try_recv() {
@@ -241,8 +284,8 @@ impl Writer {
 
     async fn commit(&mut self, round: Round) {
         self.append(round.appends).await;
-        for job in round.changes {
-            self.change(job).await;
+        if let Some(boot) = round.closed {
+            self.goes_on(&boot).await;
         }
         for reply in round.flushes {
             let done = self.again.is_empty() && self.outbox.is_writable();
@@ -250,13 +293,6 @@ impl Writer {
                 tracing::debug!("nobody waits for a flush any more");
             }
         }
-    }
-
-    async fn change(&mut self, job: ChangeJob) {
-        let chain = self.chains.entry(job.org.clone()).or_default();
-        let maker = Maker { sql: &self.sql, outbox: &self.outbox, key: &self.key };
-        let result = maker.make(&job.org, job.make, chain).await;
-        drop(job.reply.send(result));
     }
 
     /// Commits appends: one transaction, one group per chain, an answer per entry.
@@ -280,44 +316,53 @@ impl Writer {
 
     /// One transaction. Answers the entries again if they are to be tried in smaller parts.
     async fn attempt(&mut self, appends: Vec<Append>, several: bool) -> Option<Vec<Append>> {
-        let mut groups = match self.groups(appends) {
-            Ok(groups) => groups,
+        let run = self.outbox.run();
+        let together = match self.together(&run, appends) {
+            Ok(together) => together,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a batch cannot be signed");
                 return None;
             }
         };
-        let result = Commit { sql: &self.sql, key: &self.key }.run(&mut groups).await;
+        let now = self.outbox.clock().now();
+        let result = {
+            let mut groups: Vec<Group<'_>> = together.iter().map(Together::group).collect();
+            let alone = groups.len() == 1;
+            append(&self.sql, &mut groups, alone, now).await
+        };
         match result {
-            Ok(()) => {
+            Ok(appended) => {
+                self.unknown = 0;
                 self.outbox.shared.latched.store(false, Ordering::Release);
-                for group in groups {
-                    if let Some(chain) = self.chains.get_mut(&group.org) {
-                        chain.seen = group.head_after();
-                    }
-                    self.answer(group);
-                }
+                self.answer(&run, together, appended).await;
             }
             Err(StorageError::Unknown(error)) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "the outcome of a commit is unknown: asking again"
                 );
-                self.latch();
-                for group in groups {
-                    let appends = group.into_appends();
-                    self.again.extend(appends.map(|append| Append { may_be_stored: true, ..append }));
+                // One connection may break; a second break in a row is an outage.
+                self.unknown += 1;
+                if self.unknown > 1 {
+                    self.latch();
                 }
+                let appends = together.into_iter().flat_map(|group| group.appends);
+                self.again.extend(appends.map(|append| Append { may_be_stored: true, ..append }));
+            }
+            Err(error) if error.is_lock_timeout() => {
+                // Only a head that was waited for alone can time out: it stays locked, and is asked for again.
+                let appends = together.into_iter().flat_map(|group| group.appends);
+                self.again.extend(appends.map(|append| Append { was_busy: true, ..append }));
             }
             Err(error) if several && !error.is_outage() => {
                 tracing::error!(error = &error as &dyn std::error::Error, "an entry is refused by the database");
-                return Some(groups.into_iter().flat_map(Group::into_appends).collect());
+                return Some(together.into_iter().flat_map(|group| group.appends).collect());
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the record cannot be written");
                 self.latch();
-                for group in groups {
-                    self.give_up(group);
+                for append in together.into_iter().flat_map(|group| group.appends) {
+                    self.give_up(append);
                 }
             }
         }
@@ -328,48 +373,85 @@ impl Writer {
         self.outbox.shared.latched.store(true, Ordering::Release);
     }
 
-    fn groups(&mut self, appends: Vec<Append>) -> Result<Vec<Group>, StorageError> {
-        let mut by_org: Vec<(OrgId, Vec<Append>)> = Vec::with_capacity(1);
+    /// Sorts what waits by chain and signs it. In order of id, so that two writers lock heads in the same order.
+    fn together(&self, run: &Run, appends: Vec<Append>) -> Result<Vec<Together>, StorageError> {
+        let mut all: Vec<(OrgId, BootId, Vec<Append>)> = Vec::with_capacity(1);
         for append in appends {
-            let org = &append.id().org;
-            match by_org.iter_mut().find(|(o, _)| o == org) {
-                Some((_, appends)) => appends.push(append),
-                None => by_org.push((org.clone(), vec![append])),
+            let id = append.id();
+            match all.iter_mut().find(|(org, boot, _)| *org == id.org && *boot == id.boot) {
+                Some((_, _, appends)) => appends.push(append),
+                None => all.push((id.org.clone(), id.boot.clone(), vec![append])),
             }
         }
-        // In order of id, so that two writers lock heads in the same order.
-        by_org.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let boot = self.outbox.boot().clone();
-        let mut groups = Vec::with_capacity(by_org.len());
-        for (org, appends) in by_org {
-            let chain = self.chains.entry(org.clone()).or_default();
+        all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let sign = |(org, boot, appends): (OrgId, BootId, Vec<Append>)| {
             let pairs = appends.iter().map(|append| (append.id().counter, append.entry.digest)).collect();
-            let batch = chain.sign(&org, &boot, pairs, &self.key)?;
-            groups.push(Group::new(org, boot.clone(), batch, appends));
-        }
-        Ok(groups)
+            // What is left of an earlier boot is signed by itself: a number that it had not used.
+            let (batch, seen) = if boot == *run.boot() {
+                run.sign(&org, pairs, &self.key)?
+            } else {
+                Run::leftover(&boot).sign(&org, pairs, &self.key)?
+            };
+            Ok(Together { org, boot, batch, seen, appends })
+        };
+        all.into_iter().map(sign).collect()
     }
 
     /// Hands out what the database said.
-    fn answer(&mut self, group: Group) {
-        for (append, verdict) in group.into_verdicts() {
-            self.outbox.shared.queued_bytes.fetch_sub(append.entry.body.len(), Ordering::Relaxed);
-            super::append::answer(append, verdict, &self.outbox);
+    async fn answer(&mut self, run: &Run, together: Vec<Together>, appended: Vec<Appended>) {
+        let mut closed = None;
+        for (group, said) in together.into_iter().zip(appended) {
+            if let Some((seq, link)) = said.head {
+                run.sees(&group.org, Head { seq, link });
+            }
+            for (append, verdict) in group.appends.into_iter().zip(said.verdicts) {
+                if verdict == Verdict::Busy {
+                    self.again.push_back(Append { was_busy: true, ..append });
+                    continue;
+                }
+                if verdict == Verdict::Fenced && group.boot == *run.boot() {
+                    closed = Some(group.boot.clone());
+                }
+                self.outbox.shared.queued_bytes.fetch_sub(append.entry.body.len(), Ordering::Relaxed);
+                answer::answer(append, verdict, &self.outbox);
+            }
+        }
+        if let Some(boot) = closed {
+            self.goes_on(&boot).await;
+        }
+    }
+
+    /// This process was closed by recovery and lives: it goes on under a boot of its own (rule 19).
+    async fn goes_on(&mut self, closed: &BootId) {
+        if self.outbox.boot() != *closed {
+            return;
+        }
+        match (self.reborn)().await {
+            Ok(boot) => {
+                tracing::error!(boot.closed = %closed, boot.id = %boot, "this process was taken for dead: it goes on under a new boot");
+                self.outbox.goes_on_as(Run::new(boot));
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a new boot cannot be registered");
+                self.latch();
+                self.outbox.was_closed(closed.clone());
+            }
         }
     }
 
     /// Nothing was written: callers are told, completions are kept.
-    fn give_up(&mut self, group: Group) {
-        for append in group.into_appends() {
-            // An earlier attempt may have been committed, so only the database can say what becomes of it.
-            if append.may_be_stored || !append.is_urgent() {
-                self.again.push_back(append);
-                continue;
-            }
-            self.outbox.shared.queued_bytes.fetch_sub(append.entry.body.len(), Ordering::Relaxed);
-            if let What::Admission { reply, .. } | What::Refusal { reply, .. } = append.what {
-                drop(reply.send(Answer::Unavailable));
-            }
+    fn give_up(&mut self, append: Append) {
+        // An earlier attempt may have been committed, so only the database can say what becomes of it.
+        if append.may_be_stored || !append.is_urgent() {
+            self.again.push_back(append);
+            return;
+        }
+        self.outbox.shared.queued_bytes.fetch_sub(append.entry.body.len(), Ordering::Relaxed);
+        match append.what {
+            What::Admission { reply, .. } | What::Refusal { reply, .. } => drop(reply.send(Answer::Unavailable)),
+            // Dropping the reply says the same.
+            What::Extension { reply, .. } => drop(reply),
+            What::Completion { .. } | What::Late { .. } | What::Plain { .. } => {}
         }
     }
 
@@ -380,8 +462,7 @@ impl Writer {
             if first.is_none() && self.again.is_empty() {
                 return true;
             }
-            let round = self.gather(first).await;
-            self.commit(round).await;
+            self.round(first).await;
             if !self.outbox.is_writable() {
                 return false;
             }
@@ -393,7 +474,7 @@ impl Writer {
 #[derive(Default)]
 struct Round {
     appends: Vec<Append>,
-    changes: Vec<ChangeJob>,
+    closed: Option<BootId>,
     flushes: Vec<oneshot::Sender<bool>>,
     urgent: bool,
 }

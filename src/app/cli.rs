@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{App, Outside, dev, records};
 use crate::{
-    config::{Config, Environment, LogFormat},
+    config::{Config, Environment, LogFormat, Secrets},
     detect::personal_data_kinds,
     domain::clock::SystemClock,
     policy::check,
@@ -180,7 +180,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Migrate(file) => {
             let config = Config::load(file.config.as_ref(), &environment)?;
-            migrate(&config)
+            migrate(&config, &environment.secrets())
         }
         Command::Audit(command) => audit(command, &environment),
         Command::Policy(Policy::Check { files }) => policy_check(&files),
@@ -235,11 +235,11 @@ fn ended(written: bool) -> ExitCode {
     if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn migrate(config: &Config) -> Result<ExitCode, Failed> {
+fn migrate(config: &Config, secrets: &Secrets) -> Result<ExitCode, Failed> {
     let runtime = runtime(config)?;
     let _lock = super::wiring::data_folder(config)?;
     runtime.block_on(async {
-        let sql = super::wiring::database(config).await?;
+        let sql = super::wiring::database(config, secrets).await?;
         sql.close().await;
         Ok::<(), super::AppError>(())
     })?;

@@ -55,6 +55,8 @@ pub struct App {
     _lock: wiring::DataLock,
     bootstrap: bootstrap::Plan,
     default_org: crate::domain::ids::OrgId,
+    /// Held until everything that a first start makes is there, so that two instances do not make it twice.
+    start: Option<crate::storage::sql::Lock>,
 }
 
 impl App {
@@ -64,26 +66,30 @@ impl App {
         let clock = outside.clock;
         let lifecycle = Lifecycle::default();
         let lock = wiring::data_folder(&config)?;
-        let sql = wiring::database(&config).await?;
+        let sql = wiring::database(&config, &secrets).await?;
+        let start = sql.lock("start").await?;
         let vault = wiring::vault(&config, &sql, &clock).await?;
         let credentials = Arc::new(admission::Credentials::new(vault, sql.clone()));
         let keys = signing::keys(&config, &sql, &credentials, &clock).await?;
         let boot = wiring::boot_id()?;
-        wiring::register_boot(&sql, &boot, &clock).await?;
+        wiring::register_boot(&sql, &boot, &config).await?;
         let writer_config = wiring::writer_config(&config);
+        let key = Arc::new(keys.writer);
         let (writer, outbox) = admission::Writer::new(
             sql.clone(),
             boot.clone(),
             Arc::clone(&clock),
-            keys.writer,
-            writer_config,
+            Arc::clone(&key),
+            (writer_config, wiring::reborn(&sql, &config)),
             lifecycle.end.clone(),
         );
+        let changes = admission::Changes::new(sql.clone(), outbox.clone(), key, lifecycle.jobs.clone());
         let compiler = wiring::compiler(&config, &clock)?;
         let programs = Arc::clone(&compiler.programs);
         let snapshots = admission::Snapshots::new(sql.clone(), compiler, config.data.snapshot_cache_bytes);
         let admission = Admission {
             outbox,
+            changes: Arc::new(changes),
             snapshots: Arc::new(snapshots),
             credentials,
             aggregates: Arc::default(),
@@ -116,6 +122,7 @@ impl App {
             _lock: lock,
             bootstrap,
             default_org,
+            start,
         })
     }
 
@@ -135,7 +142,6 @@ impl App {
     pub async fn run(self, started: impl FnOnce(&Started) -> Result<(), AppError>) -> Result<bool, AppError> {
         let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = self.lifecycle.clone();
         let mut signals = lifecycle::Signals::take().map_err(AppError::Signal)?;
-        let boot = self.admission.outbox.boot().clone();
         let writing = tracker.spawn(self.writer.run());
         let outbox = &self.admission.outbox;
         let begun = outbox.note(&admission::system_org(), crate::audit::kind::BOOT_STARTED, &wiring::boot_note());
@@ -147,6 +153,9 @@ impl App {
             self.state.0.metrics.recovered.inc_by(recovered);
         }
         let made = self.bootstrap.run(&self.admission, &self.default_org, self.address).await?;
+        if let Some(start) = self.start {
+            start.release().await;
+        }
         let jobs_stop = end.child_token();
         let jobs = tracker.spawn(jobs::run(self.admission.clone(), self.checkpoints, jobs_stop.clone()));
         // The socket listens already: whoever reads what `started` writes is answered, if only in a moment.
@@ -181,7 +190,7 @@ impl App {
         end.cancel();
         let written = tokio::time::timeout(Duration::from_secs(2), writing).await;
         let written = matches!(written, Ok(Ok(true)));
-        wiring::close_boot(&self.sql, &boot).await;
+        wiring::close_boot(&self.sql, &self.admission.outbox.boot()).await;
         self.sql.close().await;
         tracing::info!(written, "stopped");
         Ok(written)

@@ -72,9 +72,7 @@ async fn make(
         sealed,
         created_at: clock.now(),
     };
-    let mut tx = sql.begin().await?;
-    tx.insert_signing_key(&record).await?;
-    tx.commit().await?;
+    sql.insert_signing_key(&record).await?;
     tracing::info!(kid = record.kid, deployment = config.audit.deployment, "an audit key was made");
     Ok(record)
 }

@@ -18,8 +18,8 @@ use tokio::{
 
 use super::{bootstrap, lifecycle::Lifecycle};
 use crate::{
-    admission::{Admission, ChangeError, Compiler, CredentialError, Records, WriterConfig},
-    config::{Config, KeyNeed, PriceConfig, VERSION},
+    admission::{Admission, ChangeError, Compiler, CredentialError, Reborn, Records, WriterConfig},
+    config::{Config, KeyNeed, PriceConfig, Secrets, VERSION},
     crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
     domain::{
@@ -35,7 +35,7 @@ use crate::{
     pipeline::{Pipeline, Services, Settings, has_step},
     policy::{Authz, PolicyError, Programs},
     providers::{Echo, HttpProvider, Providers, Timeouts},
-    storage::{Sql, StorageError},
+    storage::{Sql, StorageError, sql::PostgresSettings},
     telemetry::Metrics,
     usage::{Price, Prices},
     vault::{
@@ -130,9 +130,38 @@ pub(super) fn database_file(dir: &std::path::Path) -> PathBuf {
     dir.join("tappass.db")
 }
 
+/// Where the Postgres is, if there is to be one.
+pub(super) fn postgres(config: &Config, secrets: &Secrets) -> Result<Option<PostgresSettings>, AppError> {
+    use secrecy::ExposeSecret as _;
+    let database = &config.database;
+    let url = match &secrets.database_url {
+        Some(url) => url.clone(),
+        None if database.url.is_empty() => return Ok(None),
+        None => secrecy::SecretString::from(database.url.as_str()),
+    };
+    let scheme = url.expose_secret().split("://").next().unwrap_or_default().to_owned();
+    if scheme != "postgres" && scheme != "postgresql" {
+        let right = "must be a Postgres address such as postgres://user:password@host:5432/name".to_owned();
+        return Err(AppError::Setting("DATABASE_URL", right));
+    }
+    Ok(Some(PostgresSettings {
+        url,
+        append_connections: database.append_connections,
+        read_connections: database.read_connections,
+        admin_connections: database.admin_connections,
+        lock_timeout: Duration::from_millis(database.lock_timeout_ms),
+        statement_timeout: Duration::from_millis(database.statement_timeout_ms),
+        migrate: database.migrate,
+        target: None,
+    }))
+}
+
 /// Opens the database; only its owner may read it.
-pub(super) async fn database(config: &Config) -> Result<Sql, AppError> {
+pub(super) async fn database(config: &Config, secrets: &Secrets) -> Result<Sql, AppError> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    if let Some(settings) = postgres(config, secrets)? {
+        return Ok(Sql::connect(&settings).await?);
+    }
     let path = database_file(&config.data.dir);
     // Made here and not by the driver, so that it never is readable for others.
     let mut options = std::fs::OpenOptions::new();
@@ -161,26 +190,36 @@ pub(super) fn boot_id() -> Result<BootId, AppError> {
     BootId::parse(&format!("boot_{}", base32(&bytes))).map_err(|_| AppError::Record)
 }
 
-/// Registers this boot and closes all others; right because this process holds the lock on the folder.
-pub(super) async fn register_boot(sql: &Sql, boot: &BootId, clock: &Arc<dyn Clock>) -> Result<(), AppError> {
-    let mut tx = sql.begin().await?;
-    tx.insert_boot(boot, clock.now()).await?;
-    let closed = tx.close_other_boots(boot).await?;
-    tx.commit().await?;
-    if !closed.is_empty() {
-        tracing::warn!(boots = closed.len(), "an earlier run did not end by itself");
+/// Registers this boot. Where one process owns the database it closes all others, which is right because it holds the
+/// lock on the folder.
+pub(super) async fn register_boot(sql: &Sql, boot: &BootId, config: &Config) -> Result<(), AppError> {
+    sql.register_boot(boot, VERSION, config.database.lease()).await?;
+    if sql.is_shared() {
+        return Ok(());
+    }
+    let closed = sql.close_other_boots(boot).await?;
+    if closed > 0 {
+        tracing::warn!(boots = closed, "an earlier run did not end by itself");
     }
     Ok(())
 }
 
+/// How this process registers again after it was taken for dead.
+pub(super) fn reborn(sql: &Sql, config: &Config) -> Reborn {
+    let (sql, lease) = (sql.clone(), config.database.lease());
+    Box::new(move || {
+        let sql = sql.clone();
+        Box::pin(async move {
+            let boot = boot_id().map_err(|_| StorageError::Inconsistent { table: "boot" })?;
+            sql.register_boot(&boot, VERSION, lease).await?;
+            Ok(boot)
+        })
+    })
+}
+
 /// Closes this boot at the end; if that fails the next start does it.
 pub(super) async fn close_boot(sql: &Sql, boot: &BootId) {
-    let closed = async {
-        let mut tx = sql.begin().await?;
-        tx.close_boot(boot).await?;
-        tx.commit().await
-    };
-    if let Err(error) = closed.await {
+    if let Err(error) = sql.close_boot(boot).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "this boot was not closed; the next start closes it");
     }
 }
@@ -325,7 +364,7 @@ impl Door<'_> {
             authz: Authz::new(programs),
             admin_key: bootstrap.admin_key(),
             bootstrap_agent: bootstrap.agent_hash().map(|hash| (hash, default_org.clone())),
-            names: http::NameSource::new(self.admission.outbox.boot()),
+            names: http::NameSource::new(&self.admission.outbox.boot()),
             requests: Arc::new(Semaphore::new(config.server.max_requests)),
             body_bytes: Arc::new(AtomicUsize::new(0)),
             addresses: LocalQuotas::new(most),

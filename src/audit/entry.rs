@@ -30,6 +30,11 @@ pub mod kind {
     pub const REFUSAL: &str = "refusal";
     /// A call ended: content has `admission` (`{"boot","counter"}`) and `settled_nano`.
     pub const COMPLETION: &str = "completion";
+    /// An open admission reserved more: content has `admission` and `reserved_nano`.
+    pub const EXTENSION: &str = "extension";
+    /// A call of a boot that was closed while it lived ended: content has `admission`, `settled_nano`, and `by_nano`, the
+    /// correction of what its `unknown` completion settled.
+    pub const LATE: &str = "late";
     /// A process began to write on this chain.
     pub const BOOT_STARTED: &str = "boot.started";
     /// A boot writes no more: content may have `boot` (default: the entry's own) and `unwritten`, the counters that it

@@ -110,6 +110,7 @@ impl Environment {
         Secrets {
             admin_key: secret("TAPPASS_ADMIN_KEY"),
             agent_key: secret("TAPPASS_BOOTSTRAP_AGENT_KEY"),
+            database_url: secret("DATABASE_URL"),
             openai_key: secret("OPENAI_API_KEY"),
         }
     }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub use layers::{ConfigError, DEFAULTS, Environment};
 use secrecy::SecretString;
 pub use sections::{
-    AdmissionConfig, AuditConfig, DataConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat, OpenAiConfig,
+    AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat, OpenAiConfig,
     PipelineConfig, PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
 };
 use serde::Deserialize;
@@ -27,6 +27,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where data lies.
     pub data: DataConfig,
+    /// Which database, and how much of it.
+    pub database: DatabaseConfig,
     /// Permits, batches, deadlines.
     pub admission: AdmissionConfig,
     /// Checkpoints.
@@ -52,6 +54,8 @@ pub struct Secrets {
     pub admin_key: Option<SecretString>,
     /// `TAPPASS_BOOTSTRAP_AGENT_KEY`: a first agent's key.
     pub agent_key: Option<SecretString>,
+    /// `DATABASE_URL`: a Postgres; it may carry a password. Wins over `database.url`.
+    pub database_url: Option<SecretString>,
     /// `OPENAI_API_KEY`: stored in the vault for the first organization.
     pub openai_key: Option<SecretString>,
 }
@@ -67,6 +71,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.server.check()?;
+        self.database.check()?;
         self.admission.check()?;
         self.pipeline.check()?;
         self.providers.check()?;

@@ -51,6 +51,52 @@ pub struct DataConfig {
     pub snapshot_cache_bytes: usize,
 }
 
+/// The database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct DatabaseConfig {
+    pub url: String,
+    pub append_connections: usize,
+    pub read_connections: usize,
+    pub admin_connections: usize,
+    pub lock_timeout_ms: u64,
+    pub statement_timeout_ms: u64,
+    pub migrate: bool,
+    pub notify: bool,
+    pub lease_ms: u64,
+}
+
+impl DatabaseConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if !self.url.is_empty() && !is_postgres(&self.url) {
+            return Err(ConfigError::invalid("database.url", "must be empty or begin with postgres://"));
+        }
+        if self.append_connections == 0 || self.read_connections == 0 || self.admin_connections == 0 {
+            return Err(ConfigError::invalid("database.append_connections", "and its neighbours must be at least 1"));
+        }
+        if !(1..=60_000).contains(&self.lock_timeout_ms) || self.statement_timeout_ms <= self.lock_timeout_ms {
+            let right = "must be at least 1 and less than `statement_timeout_ms`";
+            return Err(ConfigError::invalid("database.lock_timeout_ms", right));
+        }
+        // A lease is renewed six times before it ends, and its holder stops two seconds early.
+        if !(6_000..=600_000).contains(&self.lease_ms) {
+            return Err(ConfigError::invalid("database.lease_ms", "must be between 6000 and 600000"));
+        }
+        Ok(())
+    }
+
+    /// How long an instance counts as alive after a heartbeat.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// Whether a text is the address of a Postgres.
+pub(super) fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
 /// Permits and batches.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -177,6 +177,8 @@ impl From<ChangeError> for ApiError {
             return match error {
                 ChangeError::Tampered => Self::unavailable("configuration_tampered", error.to_string()),
                 ChangeError::Unknown(_) => Self::unavailable("outcome_unknown", error.to_string()),
+                ChangeError::Contended => Self::unavailable("configuration_changing", error.to_string()),
+                ChangeError::HistoryLost => Self::unavailable("history_lost", error.to_string()),
                 ChangeError::Stopped => Self::unavailable("shutting_down", error.to_string()),
                 ChangeError::Refused(_)
                 | ChangeError::Tenants(_)

@@ -121,9 +121,7 @@ impl Checkpoints {
         let note = checkpoint.sign(&self.key);
         let at = self.clock.now();
         let row = CheckpointRow { size: head.seq, frontier: frontier.to_bytes(), note: note.clone(), at };
-        let mut tx = self.sql.begin().await?;
-        tx.insert_checkpoint(org, &row).await?;
-        tx.commit().await?;
+        self.sql.insert_checkpoint(org, &row).await?;
         self.anchors.put_note(org, head.seq, &note)?;
         self.last.insert(org.clone(), (frontier, self.clock.running()));
         Ok(())

@@ -172,6 +172,7 @@ impl Pipeline {
                     self.services.metrics.count_refusal(&refused.refusal.blocked_by);
                     return Outcome::Refused(refused, head(&self.services, &exchange, id.as_deref()));
                 }
+                Asked::Expired => return Outcome::Unauthorized,
                 Asked::Short(asking, left) => (question, room) = (Some(asking), Some(left)),
                 Asked::Stale(asking) => {
                     question = Some(asking);
@@ -251,9 +252,16 @@ impl Pipeline {
         let answer = if let Some(refusal) = &judgement.refusal {
             admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
         } else {
-            let (limit, window) = judgement.snapshot.budget();
-            let amount = self.worst_case(exchange, limit.is_some());
-            let reserve = Reserve { amount, limit, window };
+            let snapshot = &judgement.snapshot;
+            let budget = snapshot.budget();
+            let amount = self.worst_case(exchange, budget.is_limited());
+            if let Some(most) = budget.call_nano.filter(|most| amount > *most) {
+                return Ok(Asked::Short(question, most));
+            }
+            let caller = &exchange.caller;
+            let windows = snapshot.windows(&caller.agent, &exchange.names.session);
+            let until = snapshot.config.keys.get(&caller.key).and_then(|key| key.expires_at).unwrap_or(0);
+            let reserve = Reserve { amount, windows, until };
             let content = admission_content(&self.services, exchange, judgement, amount);
             admission.outbox.ask_admission(question, stamp, &content, reserve)
         };
@@ -266,6 +274,7 @@ impl Pipeline {
             },
             Ok(Ok(Answer::Stale(question))) => Ok(Asked::Stale(question)),
             Ok(Ok(Answer::Short { question, room })) => Ok(Asked::Short(question, room)),
+            Ok(Ok(Answer::Expired)) => Ok(Asked::Expired),
             Ok(Ok(Answer::Unavailable) | Err(_)) => Err(Failure::unavailable(
                 "record_unavailable",
                 "the record cannot be written now, so nothing is admitted",
@@ -316,6 +325,7 @@ enum Asked {
     Refused(Box<Refused>, Option<String>),
     Stale(Question),
     Short(Question, NanoUsd),
+    Expired,
 }
 
 fn refused(refusal: Refusal, judgement: &Judgement) -> Refused {

@@ -192,14 +192,34 @@ pub struct Assignment {
     pub created_at: Micros,
 }
 
-/// What an organization may spend.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What an organization may spend. A limit that is absent is none.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Budget {
-    /// The most; `None`: as much as it likes.
+    /// The most until the next reset.
     #[serde(default)]
     pub limit_nano: Option<NanoUsd>,
-    /// Which window is open; a reset opens the next.
+    /// The most that one call may cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_nano: Option<NanoUsd>,
+    /// The most in one session of one agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_nano: Option<NanoUsd>,
+    /// The most in a day (UTC, by the database's clock).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_nano: Option<NanoUsd>,
+    /// The most in a month (likewise).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month_nano: Option<NanoUsd>,
+    /// Counts the resets: each opens new windows of every kind.
     pub window: u64,
+}
+
+impl Budget {
+    /// Whether anything is limited.
+    pub fn is_limited(&self) -> bool {
+        let limits = [self.limit_nano, self.call_nano, self.session_nano, self.day_nano, self.month_nano];
+        limits.iter().any(Option::is_some)
+    }
 }
 
 /// A stored pipeline of an organization or an agent.

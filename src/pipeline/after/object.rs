@@ -84,8 +84,7 @@ fn told(rules: &Rules) -> Vec<String> {
             notes.push(format!("rule `{}` in shadow mode: {}", shadow.rule, shadow.reason));
         }
     }
-    let (limit, _) = judgement.snapshot.budget();
-    if limit.is_some() && rules.exchange.request.max_tokens.is_none() {
+    if judgement.snapshot.budget().is_limited() && rules.exchange.request.max_tokens.is_none() {
         notes.push("a budget applies, so the answer was bounded".to_owned());
     }
     notes

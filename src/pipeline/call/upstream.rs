@@ -21,8 +21,8 @@ use crate::{
 pub(super) fn body(services: &Services, exchange: &Exchange, judgement: &Judgement, model: &str) -> Bytes {
     let request = &exchange.request;
     let bound = services.settings.default_max_tokens;
-    let (limit, _) = judgement.snapshot.budget();
-    let max_tokens = (limit.is_some() && request.max_tokens.is_none()).then_some(bound);
+    let limited = judgement.snapshot.budget().is_limited();
+    let max_tokens = (limited && request.max_tokens.is_none()).then_some(bound);
     let dropped = request.tools.iter().enumerate().filter(|(place, _)| judgement.dropped_tools.contains(place));
     let mut texts: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
     for (value, findings) in &judgement.redactions {

@@ -2,9 +2,7 @@
 //!
 //! Owns inserting and reading batches. Never changes one.
 
-use sqlx::Row;
-
-use super::{ReadTx, Sql, StorageError, signed, unsigned};
+use super::{ReadTx, Row, Sql, StorageError, args};
 use crate::domain::ids::OrgId;
 
 /// One batch.
@@ -27,27 +25,19 @@ pub struct BatchRow {
 impl Sql {
     /// Closed boots that signed something which a commit of theirs left out.
     pub async fn closed_boots_with_unwritten(&self) -> Result<Vec<String>, StorageError> {
-        let rows = sqlx::query(
-            "SELECT DISTINCT a.boot FROM audit_batch a JOIN boot b ON b.id = a.boot \
-             WHERE a.unwritten <> '[]' AND b.closed <> 0",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        let text = "SELECT DISTINCT a.boot FROM audit_batch a JOIN boot b ON b.id = a.boot \
+                    WHERE a.unwritten <> '[]' AND b.closed <> 0";
+        self.read(text, args![]).await?.iter().map(|row| Ok(row.text(0)?)).collect()
     }
 
     /// The lists of unwritten counters of a boot, per chain, without the empty ones.
     pub async fn unwritten_of(&self, boot: &str) -> Result<Vec<(OrgId, String)>, StorageError> {
-        let rows = sqlx::query("SELECT org_id, unwritten FROM audit_batch WHERE boot = $1 AND unwritten <> '[]'")
-            .bind(boot)
-            .fetch_all(&self.readers)
-            .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
-            let org: String = row.try_get(0)?;
-            let org = OrgId::parse(&org).map_err(|_| StorageError::Inconsistent { table: "audit_batch" })?;
-            Ok((org, row.try_get(1)?))
+        let text = "SELECT org_id, unwritten FROM audit_batch WHERE boot = $1 AND unwritten <> '[]'";
+        let read = |row: &Row| {
+            let org = OrgId::parse(row.str(0)?).map_err(|_| StorageError::Inconsistent { table: "audit_batch" })?;
+            Ok((org, row.text(1)?))
         };
-        rows.iter().map(read).collect()
+        self.read(text, args![boot]).await?.iter().map(read).collect()
     }
 }
 
@@ -59,26 +49,19 @@ impl ReadTx {
         after: (&str, u64),
         most: u32,
     ) -> Result<Vec<BatchRow>, StorageError> {
-        let rows = sqlx::query(
-            "SELECT boot, number, message, kid, signature, unwritten FROM audit_batch \
-             WHERE org_id = $1 AND (boot, number) > ($2, $3) ORDER BY boot, number LIMIT $4",
-        )
-        .bind(org.as_str())
-        .bind(after.0)
-        .bind(signed(after.1))
-        .bind(i64::from(most))
-        .fetch_all(&mut *self.tx)
-        .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let text = "SELECT boot, number, message, kid, signature, unwritten FROM audit_batch \
+                    WHERE org_id = $1 AND (boot, number) > ($2, $3) ORDER BY boot, number LIMIT $4";
+        let read = |row: &Row| {
             Ok(BatchRow {
-                boot: row.try_get(0)?,
-                number: unsigned("audit_batch", row.try_get(1)?)?,
-                message: row.try_get(2)?,
-                kid: row.try_get(3)?,
-                signature: row.try_get(4)?,
-                unwritten: row.try_get(5)?,
+                boot: row.text(0)?,
+                number: row.count("audit_batch", 1)?,
+                message: row.bytes(2)?,
+                kid: row.text(3)?,
+                signature: row.bytes(4)?,
+                unwritten: row.text(5)?,
             })
         };
-        rows.iter().map(read).collect()
+        let args = args![org.as_str(), after.0, after.1, i64::from(most)];
+        self.rows(text, args).await?.iter().map(read).collect()
     }
 }

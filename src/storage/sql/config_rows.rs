@@ -2,9 +2,7 @@
 //!
 //! Owns loading all of an organization's rows in one statement and applying writes. Never looks inside a body.
 
-use sqlx::Row;
-
-use super::{ReadTx, StorageError, WriteTx};
+use super::{ReadTx, Row, StorageError, WriteTx, args};
 use crate::domain::{
     ids::OrgId,
     rows::{ConfigRows, Table, Write},
@@ -52,32 +50,24 @@ texts! {
     ProviderCredential => "provider_credential",
 }
 
-fn collect(rows: &[sqlx::sqlite::SqliteRow]) -> Result<ConfigRows, StorageError> {
+fn collect(rows: &[Row]) -> Result<ConfigRows, StorageError> {
     let mut found = ConfigRows::default();
     for row in rows {
-        let table: &str = row.try_get(0)?;
-        let table = Table::named(table).ok_or(StorageError::Inconsistent { table: "organization" })?;
-        found.insert(table, row.try_get(1)?, row.try_get(2)?);
+        let table = Table::named(row.str(0)?).ok_or(StorageError::Inconsistent { table: "organization" })?;
+        found.insert(table, row.text(1)?, row.text(2)?);
     }
     Ok(found)
 }
 
 impl WriteTx {
-    /// All configuration rows of an organization.
-    pub async fn config_rows(&mut self, org: &OrgId) -> Result<ConfigRows, StorageError> {
-        collect(&sqlx::query(LOAD).bind(org.as_str()).fetch_all(&mut *self.tx).await?)
-    }
-
     /// Applies the writes of one change.
     pub async fn apply(&mut self, org: &OrgId, writes: &[Write]) -> Result<(), StorageError> {
         for write in writes {
-            let query = match &write.body {
-                Some(body) => {
-                    sqlx::query(put_text(write.table)).bind(org.as_str()).bind(write.id.as_str()).bind(body.as_str())
-                }
-                None => sqlx::query(delete_text(write.table)).bind(org.as_str()).bind(write.id.as_str()),
+            let (org, id) = (org.as_str(), write.id.as_str());
+            match &write.body {
+                Some(body) => self.rows(put_text(write.table), args![org, id, body.as_str()]).await?,
+                None => self.rows(delete_text(write.table), args![org, id]).await?,
             };
-            query.execute(&mut *self.tx).await?;
         }
         Ok(())
     }
@@ -86,6 +76,6 @@ impl WriteTx {
 impl ReadTx {
     /// All configuration rows of an organization.
     pub async fn config_rows(&mut self, org: &OrgId) -> Result<ConfigRows, StorageError> {
-        collect(&sqlx::query(LOAD).bind(org.as_str()).fetch_all(&mut *self.tx).await?)
+        collect(&self.rows(LOAD, args![org.as_str()]).await?)
     }
 }

@@ -2,9 +2,7 @@
 //!
 //! Owns reading and moving heads. Never moves one without being told sequence, link and stamp together.
 
-use sqlx::Row;
-
-use super::{ReadTx, Sql, StorageError, WriteTx, unsigned};
+use super::{ReadTx, Row, Sql, StorageError, args};
 use crate::domain::{digest::Digest, ids::OrgId, stamp::ConfigStamp};
 
 /// One chain's head.
@@ -30,51 +28,38 @@ pub(super) const PUT: &str = "INSERT INTO audit_head (org_id, seq, link, config_
     config_digest = excluded.config_digest, kid = excluded.kid";
 
 /// A head out of the first six columns of a row.
-pub(super) fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Head, StorageError> {
-    let digest = |column: usize| {
-        let bytes: &[u8] = row.try_get(column)?;
-        Digest::from_slice(bytes).ok_or(StorageError::Inconsistent { table: "audit_head" })
+pub(super) fn read(row: &Row) -> Result<Head, StorageError> {
+    let digest = |column| -> Result<Digest, StorageError> {
+        Digest::from_slice(row.slice(column)?).ok_or(StorageError::Inconsistent { table: "audit_head" })
     };
-    let stamp = ConfigStamp { version: unsigned("audit_head", row.try_get(2)?)?, tag: digest(3)?, digest: digest(4)? };
-    Ok(Head { seq: unsigned("audit_head", row.try_get(0)?)?, link: digest(1)?, stamp, kid: row.try_get(5)? })
-}
-
-impl WriteTx {
-    /// The head of a chain, if it has begun.
-    pub async fn head(&mut self, org: &OrgId) -> Result<Option<Head>, StorageError> {
-        let row = sqlx::query(SELECT).bind(org.as_str()).fetch_optional(&mut *self.tx).await?;
-        row.as_ref().map(read).transpose()
-    }
+    let stamp = ConfigStamp { version: row.count("audit_head", 2)?, tag: digest(3)?, digest: digest(4)? };
+    Ok(Head { seq: row.count("audit_head", 0)?, link: digest(1)?, stamp, kid: row.text(5)? })
 }
 
 impl ReadTx {
     /// The head of a chain, if it has begun.
     pub async fn head(&mut self, org: &OrgId) -> Result<Option<Head>, StorageError> {
-        let row = sqlx::query(SELECT).bind(org.as_str()).fetch_optional(&mut *self.tx).await?;
-        row.as_ref().map(read).transpose()
+        self.rows(SELECT, args![org.as_str()]).await?.first().map(read).transpose()
     }
 }
 
 impl Sql {
     /// Every chain there is.
     pub async fn chains(&self) -> Result<Vec<OrgId>, StorageError> {
-        let rows = sqlx::query("SELECT org_id FROM audit_head ORDER BY org_id").fetch_all(&self.readers).await?;
-        let id = |row: &sqlx::sqlite::SqliteRow| {
-            let text: String = row.try_get(0)?;
-            OrgId::parse(&text).map_err(|_| StorageError::Inconsistent { table: "audit_head" })
+        let id = |row: &Row| {
+            OrgId::parse(row.str(0)?).map_err(|_| StorageError::Inconsistent { table: "audit_head" })
         };
-        rows.iter().map(id).collect()
+        self.read("SELECT org_id FROM audit_head ORDER BY org_id", args![]).await?.iter().map(id).collect()
     }
 
     /// Every organization's own row.
     pub async fn organization_rows(&self) -> Result<Vec<String>, StorageError> {
-        let rows = sqlx::query("SELECT body FROM organization ORDER BY org_id").fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        let text = "SELECT body FROM organization ORDER BY org_id";
+        self.read(text, args![]).await?.iter().map(|row| Ok(row.text(0)?)).collect()
     }
 
     /// The head of a chain outside any transaction.
     pub async fn head(&self, org: &OrgId) -> Result<Option<Head>, StorageError> {
-        let row = sqlx::query(SELECT).bind(org.as_str()).fetch_optional(&self.readers).await?;
-        row.as_ref().map(read).transpose()
+        self.read(SELECT, args![org.as_str()]).await?.first().map(read).transpose()
     }
 }

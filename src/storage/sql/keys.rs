@@ -2,9 +2,7 @@
 //!
 //! Owns the rows. Never sees a key in clear.
 
-use sqlx::Row;
-
-use super::{ReadTx, Sql, StorageError, WriteTx};
+use super::{Row, Sql, StorageError, args};
 use crate::domain::{clock::Micros, ids::OrgId};
 
 /// A wrapped data key.
@@ -43,95 +41,65 @@ pub struct SigningKeyRecord {
     pub created_at: Micros,
 }
 
-impl WriteTx {
-    /// Writes a data key.
-    pub async fn insert_data_key(&mut self, key: &DataKeyRecord) -> Result<(), StorageError> {
-        sqlx::query(
-            "INSERT INTO data_key (org_id, id, state, kek, wrapped, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(key.org.as_str())
-        .bind(key.id.as_str())
-        .bind(key.state.as_str())
-        .bind(key.kek.as_str())
-        .bind(&key.wrapped[..])
-        .bind(key.created_at)
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
+impl Sql {
+    /// Writes a data key. False: another process made the organization's active one meanwhile.
+    pub async fn insert_data_key(&self, key: &DataKeyRecord) -> Result<bool, StorageError> {
+        let text = "INSERT INTO data_key (org_id, id, state, kek, wrapped, created_at) VALUES ($1, $2, $3, $4, $5, $6) \
+                    ON CONFLICT DO NOTHING RETURNING 1";
+        let DataKeyRecord { org, id, state, kek, wrapped, created_at } = key;
+        let args = args![org.as_str(), id.as_str(), state.as_str(), kek.as_str(), wrapped, *created_at];
+        Ok(!self.write(text, args).await?.is_empty())
     }
 
     /// Writes a signing key.
-    pub async fn insert_signing_key(&mut self, key: &SigningKeyRecord) -> Result<(), StorageError> {
-        sqlx::query(
-            "INSERT INTO signing_key (kid, purpose, state, public_key, data_key_id, sealed, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(key.kid.as_str())
-        .bind(key.purpose.as_str())
-        .bind(key.state.as_str())
-        .bind(&key.public_key[..])
-        .bind(key.data_key_id.as_str())
-        .bind(&key.sealed[..])
-        .bind(key.created_at)
-        .execute(&mut *self.tx)
-        .await?;
+    pub async fn insert_signing_key(&self, key: &SigningKeyRecord) -> Result<(), StorageError> {
+        let text = "INSERT INTO signing_key (kid, purpose, state, public_key, data_key_id, sealed, created_at) \
+                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let SigningKeyRecord { kid, purpose, state, public_key, data_key_id, sealed, created_at } = key;
+        let (kid, purpose, state) = (kid.as_str(), purpose.as_str(), state.as_str());
+        self.write(text, args![kid, purpose, state, public_key, data_key_id.as_str(), sealed, *created_at]).await?;
         Ok(())
     }
-}
 
-impl Sql {
     /// All data keys of an organization, newest first.
     pub async fn data_keys(&self, org: &OrgId) -> Result<Vec<DataKeyRecord>, StorageError> {
-        let rows = sqlx::query(
-            "SELECT id, state, kek, wrapped, created_at FROM data_key WHERE org_id = $1 ORDER BY created_at DESC, id",
-        )
-        .bind(org.as_str())
-        .fetch_all(&self.readers)
-        .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let text = "SELECT id, state, kek, wrapped, created_at FROM data_key WHERE org_id = $1 \
+                    ORDER BY created_at DESC, id";
+        let read = |row: &Row| {
             Ok(DataKeyRecord {
                 org: org.clone(),
-                id: row.try_get(0)?,
-                state: row.try_get(1)?,
-                kek: row.try_get(2)?,
-                wrapped: row.try_get(3)?,
-                created_at: row.try_get(4)?,
+                id: row.text(0)?,
+                state: row.text(1)?,
+                kek: row.text(2)?,
+                wrapped: row.bytes(3)?,
+                created_at: row.int(4)?,
             })
         };
-        rows.iter().map(read).collect()
+        self.read(text, args![org.as_str()]).await?.iter().map(read).collect()
     }
 
     /// Whether anything is sealed: then a missing key-encryption key must stop the start.
     pub async fn has_data_keys(&self) -> Result<bool, StorageError> {
-        Ok(sqlx::query("SELECT 1 FROM data_key LIMIT 1").fetch_optional(&self.readers).await?.is_some())
+        Ok(!self.read("SELECT 1 FROM data_key LIMIT 1", args![]).await?.is_empty())
     }
 
     /// All signing keys, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<SigningKeyRecord>, StorageError> {
-        let rows = sqlx::query(SIGNING).fetch_all(&self.readers).await?;
-        rows.iter().map(read_signing).collect()
-    }
-}
-
-impl ReadTx {
-    /// All signing keys, newest first.
-    pub async fn signing_keys(&mut self) -> Result<Vec<SigningKeyRecord>, StorageError> {
-        let rows = sqlx::query(SIGNING).fetch_all(&mut *self.tx).await?;
-        rows.iter().map(read_signing).collect()
+        self.read(SIGNING, args![]).await?.iter().map(read_signing).collect()
     }
 }
 
 const SIGNING: &str = "SELECT kid, purpose, state, public_key, data_key_id, sealed, created_at FROM signing_key \
                        ORDER BY created_at DESC, kid";
 
-fn read_signing(row: &sqlx::sqlite::SqliteRow) -> Result<SigningKeyRecord, StorageError> {
+fn read_signing(row: &Row) -> Result<SigningKeyRecord, StorageError> {
     Ok(SigningKeyRecord {
-        kid: row.try_get(0)?,
-        purpose: row.try_get(1)?,
-        state: row.try_get(2)?,
-        public_key: row.try_get(3)?,
-        data_key_id: row.try_get(4)?,
-        sealed: row.try_get(5)?,
-        created_at: row.try_get(6)?,
+        kid: row.text(0)?,
+        purpose: row.text(1)?,
+        state: row.text(2)?,
+        public_key: row.bytes(3)?,
+        data_key_id: row.text(4)?,
+        sealed: row.bytes(5)?,
+        created_at: row.int(6)?,
     })
 }

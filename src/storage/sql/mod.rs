@@ -1,174 +1,239 @@
-//! SQL: the embedded SQLite database.
+//! SQL: the embedded SQLite database, or Postgres for many instances.
 //!
-//! Owns connections, migrations and errors; one file per table below. One writer connection takes every write
-//! transaction (`BEGIN IMMEDIATE`), a pool of readers takes the rest. WAL with full sync: what is committed survives a
-//! power cut. Never retries by itself.
+//! Owns connections, migrations and errors; one file per table below, one text for both databases wherever both accept it.
+//! SQLite: one writer connection takes every write (`BEGIN IMMEDIATE`), a pool of readers takes the rest; WAL with full
+//! sync, so that what is committed survives a power cut. Postgres: see `postgres`. Never retries a write by itself.
 
 mod appends;
 mod batches;
 mod boots;
 mod checkpoints;
 mod config_rows;
+mod driver;
 mod entries;
+mod error;
 mod heads;
 mod holds;
 mod keys;
+mod migrations;
+mod postgres;
+mod sqlite;
 
 use std::{path::Path, time::Duration};
 
 pub use appends::Locked;
 pub use batches::BatchRow;
+pub use boots::LiveBoot;
 pub use checkpoints::CheckpointRow;
+use driver::{Arg, Row, args};
 pub use entries::{EntryRow, NewEntry};
+pub use error::{StorageError, Verdict};
 pub use heads::Head;
-pub use holds::{Hold, Spending};
+pub use holds::{Hold, Orphan, Spending};
 pub use keys::{DataKeyRecord, SigningKeyRecord};
-use sqlx::{
-    Sqlite, SqlitePool, Transaction,
-    migrate::{Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+pub use postgres::{Act, Appended, ChangeRow, Changed, Group, Item, Listener, Lock, Seen, Window};
+use postgres::{Line, Postgres};
+use sqlite::Sqlite;
+pub use sqlite::WriteTx;
+use sqlx::SqlStr;
 
-/// Why the database did not do what it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// Nothing was written; asking again later may help.
-    #[error("the database is not available")]
-    Unavailable(#[source] sqlx::Error),
-    /// The commit's outcome is unknown: ask again under the same id.
-    #[error("the outcome of a commit is unknown")]
-    Unknown(#[source] sqlx::Error),
-    /// A row does not make sense.
-    #[error("table `{table}` holds a row that does not make sense")]
-    Inconsistent {
-        /// Which table.
-        table: &'static str,
-    },
-    /// The schema could not be brought up to date.
-    #[error("the database could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The schema is newer or older than this binary.
-    #[error("the database has no schema that this binary knows; run `tappass migrate`")]
-    Schema,
-}
-
-impl StorageError {
-    /// Whether the database as a whole cannot be written (no connection, disk full, read-only, busy, an I/O error), as
-    /// opposed to one statement that it refuses.
-    pub fn is_outage(&self) -> bool {
-        let Self::Unavailable(sqlx::Error::Database(error)) = self else {
-            return !matches!(self, Self::Inconsistent { .. });
-        };
-        let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or(0);
-        // SQLite's primary codes BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
-        matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14)
-    }
-}
-
-impl From<sqlx::Error> for StorageError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error)
-    }
-}
-
-/// The database.
+/// Where a Postgres is and how much of it may be used.
 #[derive(Clone)]
-pub struct Sql {
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub struct PostgresSettings {
+    /// `postgres://…`; it may carry a password.
+    pub url: secrecy::SecretString,
+    /// Connections for appends.
+    pub append_connections: usize,
+    /// Connections for reading configuration and the like.
+    pub read_connections: usize,
+    /// Connections for the control plane: changes, and reads for people.
+    pub admin_connections: usize,
+    /// How long a statement may wait for a lock.
+    pub lock_timeout: Duration,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+    /// Whether to bring the schema up to date; otherwise it may be one version behind.
+    pub migrate: bool,
+    /// Migrate up to this version only.
+    pub target: Option<i64>,
 }
 
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "spine", include_str!("../../../migrations/sqlite/0001_spine.sql"))];
+/// The database; a handle.
+#[derive(Clone)]
+pub struct Sql(Arm);
+
+#[derive(Clone)]
+enum Arm {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// One of two texts: what stands between the parts is the database's clock, in microseconds.
+macro_rules! by_clock {
+    ($sql:expr, $first:literal $(, $next:literal)+ $(,)?) => {
+        if $sql.postgres().is_some() {
+            concat!($first $(, "tappass_now()", $next)+)
+        } else {
+            concat!($first $(, "CAST(unixepoch('subsec') * 1000000 AS INTEGER)", $next)+)
+        }
+    };
+}
+use by_clock;
 
 impl Sql {
     /// Opens (or creates) the database file and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, StorageError> {
-        let sql = Self::pools(path, true).await?;
-        let migrations = MIGRATIONS.iter().map(|(version, name, text)| {
-            let text = sqlx::SqlStr::from_static(text);
-            Migration::new(*version, (*name).into(), MigrationType::Simple, text, false)
-        });
-        let migrator = Migrator { migrations: migrations.collect::<Vec<_>>().into(), ..Migrator::DEFAULT };
-        migrator.run(&sql.writer).await.map_err(StorageError::Migrate)?;
-        Ok(sql)
+        Ok(Self(Arm::Sqlite(Sqlite::open(path).await?)))
     }
 
-    /// Opens an existing database to read it, beside a running gateway or without one.
+    /// Opens an existing database file to read it, beside a running gateway or without one.
     pub async fn open_to_read(path: &Path) -> Result<Self, StorageError> {
-        let sql = Self::pools(path, false).await?;
-        sqlx::query("SELECT org_id FROM audit_head LIMIT 1")
-            .fetch_optional(&sql.readers)
-            .await
-            .map_err(|_| StorageError::Schema)?;
-        Ok(sql)
+        Ok(Self(Arm::Sqlite(Sqlite::open_to_read(path).await?)))
     }
 
-    async fn pools(path: &Path, create: bool) -> Result<Self, StorageError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(create)
-            .read_only(!create)
-            .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(1_000)
-            .foreign_keys(true);
-        let options = if create {
-            options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
-        } else {
-            options
-        };
-        let pool = |most| {
-            SqlitePoolOptions::new()
-                .max_connections(most)
-                .min_connections(1)
-                .test_before_acquire(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .acquire_timeout(Duration::from_secs(2))
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        let readers = pool(4).min_connections(0).connect_lazy_with(options);
-        Ok(Self { writer, readers })
+    /// Connects to a Postgres.
+    pub async fn connect(settings: &PostgresSettings) -> Result<Self, StorageError> {
+        Ok(Self(Arm::Postgres(Postgres::open(settings).await?)))
     }
 
-    /// Opens a write transaction. Only `admission` calls this for anything that touches a chain head.
-    ///
-    /// SQLite ends a transaction by itself on a full disk or an I/O error; the driver then takes the connection for one that
-    /// is inside a transaction for ever. So a connection that cannot begin is closed, and a new one is tried.
-    pub async fn begin(&self) -> Result<WriteTx, StorageError> {
-        if let Ok(tx) = self.writer.begin_with("BEGIN IMMEDIATE").await {
-            return Ok(WriteTx { tx });
+    /// What it is, in a word.
+    pub fn name(&self) -> &'static str {
+        match &self.0 {
+            Arm::Sqlite(_) => "sqlite",
+            Arm::Postgres(_) => "postgres",
         }
-        self.writer.acquire().await?.close().await?;
-        Ok(WriteTx { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+    }
+
+    /// Whether other processes may use it too.
+    pub fn is_shared(&self) -> bool {
+        self.postgres().is_some()
+    }
+
+    /// Opens the write transaction of the embedded database; `None` where the database is shared: there a group is appended in
+    /// one trip. Only `admission` calls this.
+    pub async fn begin(&self) -> Result<Option<WriteTx>, StorageError> {
+        match &self.0 {
+            Arm::Sqlite(sqlite) => sqlite.begin().await.map(Some),
+            Arm::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// Appends groups in one trip, to a shared database. `wait`: for heads that are locked, else they are `Busy`.
+    pub async fn append(&self, groups: &[Group<'_>], wait: bool) -> Result<Vec<Appended>, StorageError> {
+        match self.postgres() {
+            Some(postgres) => postgres.append(groups, wait).await,
+            None => Err(StorageError::Inconsistent { table: "audit_entry" }),
+        }
+    }
+
+    /// Makes a change in one trip, on a shared database.
+    pub async fn change(&self, change: &ChangeRow<'_>) -> Result<Changed, StorageError> {
+        match self.postgres() {
+            Some(postgres) => postgres.change(change).await,
+            None => Err(StorageError::Inconsistent { table: "audit_entry" }),
+        }
     }
 
     /// Opens a read transaction: everything read in it is of one moment.
     pub async fn begin_read(&self) -> Result<ReadTx, StorageError> {
-        Ok(ReadTx { tx: self.readers.begin().await? })
+        match &self.0 {
+            Arm::Sqlite(sqlite) => Ok(ReadTx(Reading::Sqlite(sqlite.begin_read().await?))),
+            Arm::Postgres(postgres) => Ok(ReadTx(Reading::Postgres(postgres.begin_read().await?))),
+        }
     }
 
-    /// Closes every connection; the last one checkpoints the write-ahead log.
+    /// Waits for a lock that spans processes; at start, so that two instances do not found the same things.
+    pub async fn lock(&self, name: &str) -> Result<Option<Lock>, StorageError> {
+        match self.postgres() {
+            Some(postgres) => postgres.lock(name).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes a lock that spans processes if nobody has it. Where one process owns the database it is always free.
+    pub async fn try_lock(&self, name: &str) -> Result<TryLock, StorageError> {
+        let Some(postgres) = self.postgres() else { return Ok(TryLock::Free) };
+        Ok(postgres.try_lock(name).await?.map_or(TryLock::Taken, TryLock::Held))
+    }
+
+    /// Closes every connection; SQLite's last one checkpoints the write-ahead log.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        match &self.0 {
+            Arm::Sqlite(sqlite) => sqlite.close().await,
+            Arm::Postgres(postgres) => postgres.close().await,
+        }
+    }
+
+    fn postgres(&self) -> Option<&Postgres> {
+        match &self.0 {
+            Arm::Sqlite(_) => None,
+            Arm::Postgres(postgres) => Some(postgres),
+        }
+    }
+
+    /// Whether `boot` has the column that the newest migration added.
+    fn knows_versions(&self) -> bool {
+        self.postgres().is_none_or(|postgres| postgres.schema >= 3)
+    }
+
+    async fn read(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
+        let text = SqlStr::from_static(text);
+        match &self.0 {
+            Arm::Sqlite(sqlite) => Ok(driver::sqlite_rows(&sqlite.readers, text, args).await?),
+            Arm::Postgres(postgres) => postgres.rows(&postgres.reads, text, args).await,
+        }
+    }
+
+    /// For people: on connections of their own, so that no page starves the data plane.
+    async fn read_admin(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
+        match &self.0 {
+            Arm::Sqlite(_) => self.read(text, args).await,
+            Arm::Postgres(postgres) => postgres.rows(&postgres.admin, SqlStr::from_static(text), args).await,
+        }
+    }
+
+    /// One statement that writes, by itself; it may be made twice.
+    async fn write(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
+        match &self.0 {
+            Arm::Sqlite(sqlite) => Ok(driver::sqlite_rows(&sqlite.writer, SqlStr::from_static(text), args).await?),
+            Arm::Postgres(_) => self.read(text, args).await,
+        }
     }
 }
 
-/// A write transaction; dropped without `commit`, it leaves nothing.
-pub struct WriteTx {
-    tx: Transaction<'static, Sqlite>,
-}
-
-impl WriteTx {
-    /// Commits. A failure here is of unknown outcome.
-    pub async fn commit(self) -> Result<(), StorageError> {
-        self.tx.commit().await.map_err(StorageError::Unknown)
-    }
+/// What became of asking for a lock.
+pub enum TryLock {
+    /// Nobody else can want it.
+    Free,
+    /// It is held until it is given back or dropped.
+    Held(Lock),
+    /// Somebody else has it.
+    Taken,
 }
 
 /// A read transaction.
-pub struct ReadTx {
-    tx: Transaction<'static, Sqlite>,
+pub struct ReadTx(Reading);
+
+enum Reading {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(Line),
+}
+
+impl ReadTx {
+    async fn rows(&mut self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
+        let text = SqlStr::from_static(text);
+        Ok(match &mut self.0 {
+            Reading::Sqlite(tx) => driver::sqlite_rows(&mut **tx, text, args).await?,
+            Reading::Postgres(line) => line.within(async |c| driver::postgres_rows(c, text, args).await).await?,
+        })
+    }
+
+    /// Ends it. Dropped instead, its connection is closed, which is right for one that failed.
+    pub async fn end(self) {
+        if let Reading::Postgres(line) = self.0 {
+            line.end_reading().await;
+        }
+    }
 }
 
 /// Numbers are unsigned in Rust and 64-bit signed in SQL.

@@ -1,4 +1,4 @@
-//! What the embedded database does when it cannot write, and that every row comes back as it went in.
+//! What the databases do when they cannot write, and that every row comes back as it went in.
 
 use super::*;
 use crate::domain::{
@@ -9,9 +9,13 @@ use crate::domain::{
     stamp::ConfigStamp,
 };
 
+#[path = "../../../tests/it/support/postgres.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the whole of what starts a server; this module needs a part of it")]
+mod postgres_server;
+
 struct Database {
     sql: Sql,
-    dir: std::path::PathBuf,
+    dir: Option<std::path::PathBuf>,
 }
 
 impl Database {
@@ -20,13 +24,39 @@ impl Database {
         getrandom::fill(&mut name).unwrap();
         let dir = std::env::temp_dir().join(format!("tappass-sql-{}", hex::encode(name)));
         std::fs::create_dir(&dir).unwrap();
-        Self { sql: Sql::open(&dir.join("tappass.db")).await.unwrap(), dir }
+        Self { sql: Sql::open(&dir.join("tappass.db")).await.unwrap(), dir: Some(dir) }
+    }
+
+    /// A database of its own on this process's Postgres.
+    async fn postgres() -> Self {
+        let url = postgres_server::Postgres::shared().await.database().await;
+        Self { sql: Sql::connect(&settings(&url)).await.unwrap(), dir: None }
+    }
+
+    /// The embedded database's write transaction.
+    async fn begin(&self) -> WriteTx {
+        self.sql.begin().await.unwrap().unwrap()
+    }
+}
+
+fn settings(url: &str) -> PostgresSettings {
+    PostgresSettings {
+        url: url.into(),
+        append_connections: 2,
+        read_connections: 2,
+        admin_connections: 1,
+        lock_timeout: Duration::from_millis(250),
+        statement_timeout: Duration::from_secs(2),
+        migrate: true,
+        target: None,
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.dir).unwrap();
+        if let Some(dir) = &self.dir {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
     }
 }
 
@@ -58,7 +88,7 @@ async fn put(tx: &mut WriteTx, counter: u64, body: &str) -> Result<(), StorageEr
 }
 
 async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError> {
-    let mut tx = sql.begin().await?;
+    let mut tx = sql.begin().await?.unwrap();
     put(&mut tx, counter, body).await?;
     tx.commit().await
 }
@@ -66,7 +96,8 @@ async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError>
 /// Pages that the database may have; SQLite answers "full" beyond them, as it does on a full disk.
 async fn most_pages(sql: &Sql, pages: u32) {
     let text = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-    sqlx::query(text).execute(&sql.writer).await.unwrap();
+    let Arm::Sqlite(sqlite) = &sql.0 else { panic!("pages are SQLite's") };
+    sqlx::query(text).execute(&sqlite.writer).await.unwrap();
 }
 
 #[tokio::test]
@@ -90,7 +121,7 @@ async fn an_id_that_is_taken_is_refused_by_the_database_and_is_no_outage() {
     append(&database.sql, 1, "once").await.unwrap();
     let error = append(&database.sql, 1, "twice").await.unwrap_err();
     assert!(!error.is_outage(), "{error:?}");
-    let mut tx = database.sql.begin().await.unwrap();
+    let mut tx = database.begin().await;
     assert_eq!(tx.find_entry(&id(1)).await.unwrap().map(|(kind, seq, _)| (kind, seq)), Some(("note".to_owned(), 1)));
     assert_eq!(tx.find_entry(&id(2)).await.unwrap(), None);
 }
@@ -98,11 +129,11 @@ async fn an_id_that_is_taken_is_refused_by_the_database_and_is_no_outage() {
 #[tokio::test]
 async fn a_transaction_that_is_dropped_leaves_nothing() {
     let database = Database::new().await;
-    let mut tx = database.sql.begin().await.unwrap();
+    let mut tx = database.begin().await;
     put(&mut tx, 1, "dropped").await.unwrap();
     drop(tx);
     assert_eq!(database.sql.head(&org()).await.unwrap(), None);
-    let mut tx = database.sql.begin().await.unwrap();
+    let mut tx = database.begin().await;
     assert_eq!(tx.find_entry(&id(1)).await.unwrap(), None);
     put(&mut tx, 1, "committed").await.unwrap();
     tx.commit().await.unwrap();
@@ -112,30 +143,35 @@ async fn a_transaction_that_is_dropped_leaves_nothing() {
 #[tokio::test]
 async fn holds_are_taken_once_and_spending_is_what_was_put() {
     let database = Database::new().await;
-    let mut tx = database.sql.begin().await.unwrap();
-    let hold = |counter| Hold { id: id(counter), config_version: 7, amount: NanoUsd(50), window: 3 };
+    let mut tx = database.begin().await;
+    let window = |name: &str, limit| Window { name: name.to_owned(), limit };
+    let windows = vec![window("total:3", Some(NanoUsd(900))), window("day:3:2026-11-21", None)];
+    let hold = |counter| Hold { id: id(counter), config_version: 7, amount: NanoUsd(50), windows: windows.clone() };
     let spent = Spending { settled: NanoUsd(1), held: NanoUsd(100) };
-    tx.settle(&org(), &[hold(1), hold(2)], &[(3, spent), (5, spent)]).await.unwrap();
+    let sums = [("total:3".to_owned(), spent), ("total:5".to_owned(), spent)];
+    tx.settle(&org(), &[hold(1), hold(2)], &sums).await.unwrap();
     assert_eq!(tx.take_holds(&[&id(2), &id(9)]).await.unwrap(), [hold(2)]);
     assert_eq!(tx.take_holds(&[&id(2)]).await.unwrap(), []);
-    assert_eq!(tx.spending(&org(), 3).await.unwrap(), Spending { settled: NanoUsd(1), held: NanoUsd(100) });
-    assert_eq!(tx.spending(&org(), 4).await.unwrap(), Spending::default());
+    assert_eq!(tx.spending(&org(), "total:3").await.unwrap(), Spending { settled: NanoUsd(1), held: NanoUsd(100) });
+    assert_eq!(tx.spending(&org(), "total:4").await.unwrap(), Spending::default());
     tx.commit().await.unwrap();
-    assert_eq!(database.sql.open_holds(&org()).await.unwrap(), 1);
+    assert_eq!(database.sql.open_holds(&org(), 8).await.unwrap(), (1, 1));
+    assert_eq!(database.sql.open_holds(&org(), 7).await.unwrap(), (1, 0));
 }
 
 #[tokio::test]
 async fn configuration_comes_back_byte_for_byte_and_only_its_own_organizations() {
     let database = Database::new().await;
     let body = "{\"a\": 1.0,\u{a0}\"b\":\"ü\"}";
-    let mut tx = database.sql.begin().await.unwrap();
+    let mut tx = database.begin().await;
     for table in Table::ALL {
         let put = Write { table, id: "one".to_owned(), body: Some(body.to_owned()) };
         tx.apply(&org(), std::slice::from_ref(&put)).await.unwrap();
         tx.apply(&OrgId::parse("org_b").unwrap(), &[put]).await.unwrap();
     }
     tx.apply(&org(), &[Write::delete(Table::Agent, "one")]).await.unwrap();
-    let rows = tx.config_rows(&org()).await.unwrap();
+    tx.commit().await.unwrap();
+    let rows = database.sql.begin_read().await.unwrap().config_rows(&org()).await.unwrap();
     for table in Table::ALL {
         let stored: Vec<_> = rows.of(table).collect();
         assert_eq!(stored, if table == Table::Agent { vec![] } else { vec![("one", body)] }, "{}", table.name());
@@ -143,35 +179,107 @@ async fn configuration_comes_back_byte_for_byte_and_only_its_own_organizations()
 }
 
 #[tokio::test]
-async fn closing_the_other_boots_closes_them_once() {
+async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
     let database = Database::new().await;
-    let boot = |name| BootId::parse(name).unwrap();
-    let mut tx = database.sql.begin().await.unwrap();
-    for name in ["boot_a", "boot_b", "boot_c"] {
-        tx.insert_boot(&boot(name), 1).await.unwrap();
-    }
-    tx.close_boot(&boot("boot_a")).await.unwrap();
-    assert_eq!(tx.close_other_boots(&boot("boot_c")).await.unwrap(), ["boot_b"]);
-    assert_eq!(tx.close_other_boots(&boot("boot_c")).await.unwrap(), Vec::<String>::new());
-    for (name, open) in [("boot_c", true), ("boot_a", false), ("boot_b", false), ("unknown", false)] {
-        assert_eq!(tx.locked(&org(), &boot(name), 1).await.unwrap().boot_is_open, open, "{name}");
+    let boot = BootId::parse("boot_a").unwrap();
+    let mut tx = database.begin().await;
+    let locked = tx.locked(&org(), &boot, "total:3").await.unwrap();
+    assert_eq!((locked.head, locked.boot_is_open, locked.spending), (None, false, Spending::default()));
+    let spent = Spending { settled: NanoUsd(7), held: NanoUsd(9) };
+    tx.settle(&org(), &[], &[("total:3".to_owned(), spent)]).await.unwrap();
+    tx.commit().await.unwrap();
+    database.sql.register_boot(&boot, "1", LEASE).await.unwrap();
+    append(&database.sql, 1, "one").await.unwrap();
+    let mut tx = database.begin().await;
+    let locked = tx.locked(&org(), &boot, "total:3").await.unwrap();
+    assert_eq!((locked.head.unwrap().seq, locked.boot_is_open, locked.spending), (1, true, spent));
+    assert_eq!(tx.locked(&org(), &boot, "total:4").await.unwrap().spending, Spending::default());
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Both databases: whatever is not said twice behaves the same on each.
+async fn both() -> Vec<Database> {
+    vec![Database::new().await, Database::postgres().await]
+}
+
+#[tokio::test]
+async fn closing_the_other_boots_closes_them_once() {
+    for database in both().await {
+        let sql = &database.sql;
+        let boot = |name| BootId::parse(name).unwrap();
+        for name in ["boot_a", "boot_b", "boot_c"] {
+            sql.register_boot(&boot(name), "1.2", LEASE).await.unwrap();
+        }
+        sql.close_boot(&boot("boot_a")).await.unwrap();
+        assert_eq!(sql.close_other_boots(&boot("boot_c")).await.unwrap(), 1);
+        assert_eq!(sql.close_other_boots(&boot("boot_c")).await.unwrap(), 0);
+        assert!(sql.renew_boot(&boot("boot_c"), LEASE).await.unwrap());
+        assert!(!sql.renew_boot(&boot("boot_b"), LEASE).await.unwrap(), "a closed boot is never opened again");
+        let live = sql.live_boots().await.unwrap();
+        assert_eq!(live.iter().map(|boot| (&*boot.id, &*boot.version)).collect::<Vec<_>>(), [("boot_c", "1.2")]);
+        assert_eq!(sql.close_expired_boots().await.unwrap(), Vec::<String>::new());
+        sql.renew_boot(&boot("boot_c"), Duration::ZERO).await.unwrap();
+        assert_eq!(sql.close_expired_boots().await.unwrap(), ["boot_c"]);
     }
 }
 
 #[tokio::test]
-async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
-    let database = Database::new().await;
-    let boot = BootId::parse("boot_a").unwrap();
-    let mut tx = database.sql.begin().await.unwrap();
-    let locked = tx.locked(&org(), &boot, 3).await.unwrap();
-    assert_eq!((locked.head, locked.boot_is_open, locked.spending), (None, false, Spending::default()));
-    tx.insert_boot(&boot, 1).await.unwrap();
-    let spent = Spending { settled: NanoUsd(7), held: NanoUsd(9) };
-    tx.settle(&org(), &[], &[(3, spent)]).await.unwrap();
-    tx.commit().await.unwrap();
-    append(&database.sql, 1, "one").await.unwrap();
-    let mut tx = database.sql.begin().await.unwrap();
-    let locked = tx.locked(&org(), &boot, 3).await.unwrap();
-    assert_eq!((locked.head.unwrap().seq, locked.boot_is_open, locked.spending), (1, true, spent));
-    assert_eq!(tx.locked(&org(), &boot, 4).await.unwrap().spending, Spending::default());
+async fn keys_and_checkpoints_come_back_byte_for_byte_from_either_database() {
+    for database in both().await {
+        let sql = &database.sql;
+        let wrapped = vec![0, 255, 7];
+        let record = |id: &str| DataKeyRecord {
+            org: org(),
+            id: id.to_owned(),
+            state: "active".to_owned(),
+            kek: "local".to_owned(),
+            wrapped: wrapped.clone(),
+            created_at: 5,
+        };
+        assert!(!sql.has_data_keys().await.unwrap());
+        assert!(sql.insert_data_key(&record("a")).await.unwrap());
+        assert!(!sql.insert_data_key(&record("a")).await.unwrap());
+        let keys = sql.data_keys(&org()).await.unwrap();
+        assert_eq!((keys.len(), &keys[0].wrapped, keys[0].created_at), (1, &wrapped, 5));
+        let row = CheckpointRow { size: 9, frontier: vec![1, 2], note: "note\n".to_owned(), at: -1 };
+        sql.insert_checkpoint(&org(), &row).await.unwrap();
+        sql.insert_checkpoint(&org(), &CheckpointRow { note: "other".to_owned(), ..row }).await.unwrap();
+        let last = sql.last_checkpoint(&org()).await.unwrap().unwrap();
+        assert_eq!((last.size, &*last.frontier, &*last.note, last.at), (9, &[1, 2][..], "note\n", -1));
+    }
+}
+
+/// Every statement of the two databases is prepared by running it on an empty schema.
+#[tokio::test]
+async fn every_statement_runs_on_either_database() {
+    for database in both().await {
+        let sql = &database.sql;
+        assert_eq!(sql.chains().await.unwrap(), []);
+        assert_eq!(sql.head(&org()).await.unwrap(), None);
+        assert_eq!(sql.organization_rows().await.unwrap(), Vec::<String>::new());
+        assert!(sql.entry(&id(1)).await.unwrap().is_none());
+        assert_eq!(sql.bodies_of_kind(&org(), "note").await.unwrap(), Vec::<String>::new());
+        assert_eq!(sql.counters_of(&org(), "boot_a").await.unwrap(), Vec::<u64>::new());
+        assert_eq!(sql.digests_after(&org(), 0, 9).await.unwrap(), []);
+        assert_eq!(sql.orphaned_holds(9).await.unwrap(), []);
+        for window in ["total:0", "day:0:{day}", "month:0:{month}"] {
+            assert_eq!(sql.spending(&org(), window).await.unwrap(), Spending::default());
+        }
+        assert_eq!(sql.open_holds(&org(), 1).await.unwrap(), (0, 0));
+        assert_eq!(sql.closed_boots_with_unwritten().await.unwrap(), Vec::<String>::new());
+        assert_eq!(sql.unwritten_of("boot_a").await.unwrap(), []);
+        assert!(sql.signing_keys().await.unwrap().is_empty());
+        sql.note_loaded(&BootId::parse("boot_a").unwrap(), &org(), 3).await.unwrap();
+        sql.live_on(&org(), 3).await.unwrap();
+        let mut tx = sql.begin_read().await.unwrap();
+        assert!(tx.config_rows(&org()).await.unwrap().is_empty());
+        assert_eq!(tx.head(&org()).await.unwrap(), None);
+        assert!(tx.entries_after(&org(), 0, 9).await.unwrap().is_empty());
+        assert!(tx.batches_after(&org(), ("", 0), 9).await.unwrap().is_empty());
+        assert!(tx.notes(&org()).await.unwrap().is_empty());
+        assert!(tx.closed_boots().await.unwrap().is_empty());
+        tx.end().await;
+        sql.close().await;
+    }
 }

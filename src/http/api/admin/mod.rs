@@ -30,7 +30,7 @@ async fn configuration(state: &State, who: &Identified) -> Result<Arc<Snapshot>,
 async fn change(
     state: &State,
     who: &Identified,
-    make: impl FnOnce(&OrgConfig) -> Result<ChangeSet, ChangeRefused> + Send + 'static,
+    make: impl FnOnce(&OrgConfig) -> Result<ChangeSet, ChangeRefused> + Clone + Send + Sync + 'static,
 ) -> Result<Receipt, ApiError> {
     let org = who.principal.org().clone();
     let make = move |config: Option<&OrgConfig>| {
@@ -45,8 +45,9 @@ fn receipt(receipt: &Receipt) -> Value {
         "config_version": receipt.stamp.version,
         "config_digest": receipt.stamp.digest,
         "entry": { "boot": receipt.entry.boot, "counter": receipt.entry.counter, "seq": receipt.seq },
-        "live_on": 1,
-        "instances": 1,
+        "live_on": receipt.live.1,
+        "instances": receipt.live.0,
+        "older_calls": receipt.older_calls,
     })
 }
 

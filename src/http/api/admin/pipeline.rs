@@ -152,7 +152,7 @@ async fn store(
     state: &State,
     who: &Identified,
     spec: PipelineSpec,
-    scope: impl FnOnce(&OrgConfig) -> Result<Scope, ChangeRefused> + Send + 'static,
+    scope: impl FnOnce(&OrgConfig) -> Result<Scope, ChangeRefused> + Clone + Send + Sync + 'static,
 ) -> Result<Json<Value>, ApiError> {
     let shown = spec.to_json();
     let spec = shown.clone();
