@@ -1,4 +1,5 @@
-//! What the tests share: the gateway as a child process, a scripted provider, raw HTTP clients, the exported chain.
+//! What the tests share: the gateway as a child process, a scripted provider, raw HTTP clients, the exported chain, and
+//! real database servers behind wires that can be cut.
 //!
 //! Owns every helper that two themes use. Never reaches into the product: what it knows, it learned over a socket, from
 //! the command line or from the files of the data directory. Fails by panicking with what it waited for.
@@ -10,6 +11,7 @@ pub mod database;
 pub mod gateway;
 pub mod http2;
 pub mod openai;
+pub mod postgres;
 pub mod script;
 pub mod sse;
 pub mod upstream;
