@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{postgres::Postgres, wait::within};
+use crate::support::{postgres::Postgres, redis::Redis, wait::within};
 
 async fn connect(url: &str) -> PgConnection {
     within("a connection", PgConnection::connect(url)).await.unwrap()
@@ -73,4 +73,49 @@ async fn a_paused_postgres_answers_nothing_until_it_is_resumed() {
     assert!(tokio::time::timeout(Duration::from_millis(200), &mut both).await.is_err());
     postgres.resume();
     assert_eq!(within("both answers", both).await, (1, 2));
+}
+
+#[tokio::test]
+async fn a_killed_or_stopped_redis_starts_again_on_its_port_and_is_empty() {
+    let redis = Redis::start().await;
+    let (url, first) = (redis.url(), redis.pid());
+    assert_eq!(url, format!("redis://127.0.0.1:{}", redis.port));
+    assert_eq!(redis.command(&["SET", "a", "1"]).await, "OK");
+    redis.kill().await;
+    assert!(tokio::net::TcpStream::connect(("127.0.0.1", redis.port)).await.is_err(), "nobody listens");
+    redis.start_again().await;
+    assert_ne!(redis.pid(), first);
+    assert_eq!(redis.command(&["DBSIZE"]).await, "0");
+    redis.stop().await;
+    assert!(tokio::net::TcpStream::connect(("127.0.0.1", redis.port)).await.is_err(), "nobody listens");
+    redis.start_again().await;
+    assert_eq!((redis.command(&["PING"]).await, redis.url()), ("PONG".into(), url));
+    assert!(redis.log().contains("Ready to accept connections"));
+}
+
+#[tokio::test]
+async fn a_paused_redis_answers_nothing_until_it_is_resumed() {
+    let redis = Redis::start().await;
+    redis.pause();
+    let mut answer = Box::pin(redis.command(&["PING"]));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut answer).await.is_err());
+    redis.resume();
+    assert_eq!(within("the answer", answer).await, "PONG");
+}
+
+#[tokio::test]
+async fn redis_asks_for_its_password_and_speaks_tls_of_its_own_authority() {
+    let redis = Redis::builder().password("s3cret").tls().start().await;
+    assert_eq!(redis.url(), format!("rediss://:s3cret@127.0.0.1:{}", redis.port));
+    assert_eq!(redis.command(&["PING"]).await, "PONG");
+    let stranger = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("redis-cli");
+        let output = command.args(["-e", "-p", &redis.port.to_string()]).args(arguments).arg("PING").output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(stranger(&["--tls"]).contains("certificate"), "not an authority that the system knows");
+    let authority = redis.authority().unwrap();
+    assert!(stranger(&["--tls", "--cacert", authority.to_str().unwrap()]).contains("NOAUTH"));
+    assert!(!stranger(&[]).is_empty(), "no TLS, no answer");
 }

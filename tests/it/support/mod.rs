@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod http2;
 pub mod openai;
 pub mod postgres;
+pub mod redis;
 pub mod script;
 pub mod sse;
 pub mod upstream;
