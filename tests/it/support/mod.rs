@@ -5,6 +5,7 @@
 //! the command line or from the files of the data directory. Fails by panicking with what it waited for.
 
 pub mod chain;
+pub mod chaos;
 pub mod client;
 pub mod control;
 pub mod database;
@@ -13,6 +14,7 @@ pub mod http2;
 pub mod openai;
 pub mod postgres;
 pub mod redis;
+pub mod round_robin;
 pub mod script;
 pub mod sse;
 pub mod upstream;

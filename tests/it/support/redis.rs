@@ -152,6 +152,11 @@ impl Redis {
         self.server.log()
     }
 
+    /// Where its certificates are.
+    pub fn folder(&self) -> &Path {
+        self.server.folder()
+    }
+
     pub fn pid(&self) -> Option<Pid> {
         self.server.pid()
     }
