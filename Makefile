@@ -29,7 +29,7 @@ servers: ## Install what the tests start, where it is missing: PostgreSQL and Re
 		echo "install the packages postgresql and redis-server: this needs root, and there is no sudo" >&2; exit 1; fi; \
 	missing=; $(HAS_REDIS) || missing="redis-server"; $(HAS_POSTGRES) || missing="$$missing postgresql"; \
 	echo "installing $$missing"; \
-	$$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing
+	$$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
 .PHONY: servers-are-there
 servers-are-there:

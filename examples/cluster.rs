@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 /// What all gateways share.
 struct Shared {
     binary: PathBuf,
+    public_url: String,
     database_url: String,
     redis_url: String,
     admin_key: String,
@@ -78,6 +79,7 @@ async fn run() -> Result<(), String> {
     let redis = Redis::start().await;
     let shared = Shared {
         binary,
+        public_url: format!("http://{}", proxy.address()),
         database_url: postgres.url("tappass"),
         redis_url: redis.url(),
         admin_key: key("admin"),
@@ -144,6 +146,7 @@ impl Gateway {
             ("TAPPASS_BOOTSTRAP_AGENT_KEY", shared.agent_key.clone()),
             ("TAPPASS_VAULT__KEK_FILE", kek.display().to_string()),
             ("TAPPASS_DATA__DIR", data.display().to_string()),
+            ("TAPPASS_SERVER__PUBLIC_URL", shared.public_url.clone()),
             ("PORT", address.port().to_string()),
         ];
         // `env` sets them and becomes the gateway: the supervisor's own environment is this program's.
