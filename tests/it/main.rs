@@ -45,5 +45,6 @@ mod stream_ends;
 mod tamper;
 mod tenancy;
 mod the_fakes;
+mod the_servers;
 mod usage;
 mod wire;
