@@ -5,7 +5,7 @@
 use super::{
     outbox::{Extended, Outbox, Reserve},
     question::{Answer, OpenAdmission, Question},
-    writer::{Append, What},
+    queue::{Append, What},
 };
 use crate::{audit::kind, domain::stamp::ConfigStamp, storage::sql::Verdict};
 

@@ -77,12 +77,7 @@ fn unwritten(group: &Group<'_>, verdicts: &[Verdict]) -> String {
 }
 
 /// Links what is stored, in order of arrival.
-fn link<'a>(
-    head: &mut Head,
-    group: &'a Group<'_>,
-    ids: &'a [EntryId],
-    verdicts: &[Verdict],
-) -> Vec<NewEntry<'a>> {
+fn link<'a>(head: &mut Head, group: &'a Group<'_>, ids: &'a [EntryId], verdicts: &[Verdict]) -> Vec<NewEntry<'a>> {
     let mut stored = Vec::with_capacity(group.items.len());
     for ((item, id), verdict) in group.items.iter().zip(ids).zip(verdicts) {
         if !verdict.is_stored() {
@@ -129,16 +124,7 @@ impl Under {
         let closing = if boot_open && same_chain { tx.take_holds(&completed).await? } else { Vec::new() };
         let stamp = locked.head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
         let spending = if window.is_empty() { Vec::new() } else { vec![(window.to_owned(), locked.spending)] };
-        let under = Self {
-            stamp,
-            boot_open,
-            same_chain,
-            now,
-            today: None,
-            spending,
-            closing,
-            holds: Vec::new(),
-        };
+        let under = Self { stamp, boot_open, same_chain, now, today: None, spending, closing, holds: Vec::new() };
         Ok((locked.head, under))
     }
 
@@ -259,7 +245,11 @@ impl Under {
             }
             hold.amount = hold.amount.plus(by);
         }
-        if is_closing { self.closing.push(hold) } else { self.holds.push(hold) }
+        if is_closing {
+            self.closing.push(hold)
+        } else {
+            self.holds.push(hold)
+        }
         Ok(room.map_or(Verdict::Stored(String::new()), Verdict::Short))
     }
 

@@ -23,6 +23,7 @@ mod founding;
 mod outbox;
 mod permit;
 mod question;
+mod queue;
 mod records;
 mod recover;
 mod run;

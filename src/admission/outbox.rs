@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     question::{Answer, Question},
+    queue::{Append, Item, What},
     run::Run,
-    writer::{Append, Item, What},
 };
 use crate::{
     audit::{Entry, EntryRef, Header},
@@ -218,7 +218,13 @@ impl Outbox {
         self.run().next_id(org)
     }
 
-    pub(super) fn entry(&self, id: &EntryId, kind: &str, config: ConfigStamp, content: &impl Serialize) -> Result<Entry, Refused> {
+    pub(super) fn entry(
+        &self,
+        id: &EntryId,
+        kind: &str,
+        config: ConfigStamp,
+        content: &impl Serialize,
+    ) -> Result<Entry, Refused> {
         let time = self.shared.clock.now();
         let header = Header { org: &id.org, boot: &id.boot, counter: id.counter, config, kind, time };
         Entry::build(&header, content).map_err(|error| {

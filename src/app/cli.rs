@@ -3,16 +3,15 @@
 //! Owns its words, its help and its exit codes: 0 done, 1 failed or found something wrong, 2 not understood. The only place
 //! that prints.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{App, Outside, dev, records};
+use super::{App, Outside, dev, records, tools};
 use crate::{
     config::{Config, Environment, LogFormat, Secrets},
-    detect::personal_data_kinds,
     domain::clock::SystemClock,
-    policy::check,
+    storage::{Sql, sql::PostgresSettings},
     telemetry,
 };
 
@@ -55,7 +54,13 @@ enum Command {
         config: ConfigFile,
     },
     /// Bring the database's schema up to date and exit
-    Migrate(ConfigFile),
+    Migrate {
+        /// Stop at this version of a Postgres schema: gateways with `database.migrate = false` run on the newest or the one before
+        #[arg(long, value_name = "VERSION")]
+        to: Option<i64>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Export and verify the record
     #[command(subcommand)]
     Audit(Audit),
@@ -165,7 +170,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-type Failed = Box<dyn std::error::Error>;
+pub(super) type Failed = Box<dyn std::error::Error>;
 
 fn run(cli: Cli) -> Result<ExitCode, Failed> {
     let environment = Environment::of_process();
@@ -178,17 +183,17 @@ fn run(cli: Cli) -> Result<ExitCode, Failed> {
             let runtime = runtime(&config)?;
             Ok(ended(runtime.block_on(dev::run(config, &environment))?))
         }
-        Command::Migrate(file) => {
-            let config = Config::load(file.config.as_ref(), &environment)?;
-            migrate(&config, &environment.secrets())
+        Command::Migrate { to, config } => {
+            let config = Config::load(config.config.as_ref(), &environment)?;
+            migrate(&config, &environment.secrets(), to)
         }
         Command::Audit(command) => audit(command, &environment),
-        Command::Policy(Policy::Check { files }) => policy_check(&files),
-        Command::Policy(Policy::Test { dir }) => policy_test(dir.as_deref()),
+        Command::Policy(Policy::Check { files }) => tools::policy_check(&files),
+        Command::Policy(Policy::Test { dir }) => tools::policy_test(dir.as_deref()),
         Command::Healthcheck { url, config } => {
             let config = Config::load(config.config.as_ref(), &environment)?;
             let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", config.server.port));
-            healthcheck(&url)
+            tools::healthcheck(&url)
         }
         Command::Config(ConfigCommand::Check(file)) => {
             Config::load(file.config.as_ref(), &environment)?;
@@ -235,8 +240,17 @@ fn ended(written: bool) -> ExitCode {
     if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn migrate(config: &Config, secrets: &Secrets) -> Result<ExitCode, Failed> {
+fn migrate(config: &Config, secrets: &Secrets, to: Option<i64>) -> Result<ExitCode, Failed> {
     let runtime = runtime(config)?;
+    if let Some(settings) = super::wiring::postgres(config, secrets)? {
+        let settings = PostgresSettings { migrate: true, target: to, ..settings };
+        let sql = runtime.block_on(Sql::connect(&settings))?;
+        say(&format!("the database's schema is at version {}\n", sql.schema()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if to.is_some() {
+        return Err("`--to` is for Postgres: set `DATABASE_URL`".into());
+    }
     let _lock = super::wiring::data_folder(config)?;
     runtime.block_on(async {
         let sql = super::wiring::database(config, secrets).await?;
@@ -252,8 +266,10 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
     match command {
         Audit::Export { data_dir, org, out, config } => {
             let config = Config::load(config.config.as_ref(), environment)?;
-            let dir = data_dir.unwrap_or_else(|| config.data.dir.clone());
-            let exported = records::export(&dir, &config.audit.deployment, org.as_deref(), &out);
+            let exported = async {
+                let (sql, _) = record(data_dir, &config, environment).await?;
+                Ok::<_, Failed>(records::export(&sql, &config.audit.deployment, org.as_deref(), &out).await?)
+            };
             let (org, entries) = runtime.block_on(exported)?;
             say(&format!("{entries} entries of {org} written to {}\n", out.display()));
             Ok(ExitCode::SUCCESS)
@@ -265,11 +281,11 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
         }
         Audit::Verify { data_dir, org, config, .. } => {
             let config = Config::load(config.config.as_ref(), environment)?;
-            let dir = data_dir.unwrap_or_else(|| config.data.dir.clone());
-            if !dev::has_data(&dir) {
-                return Err(format!("there is no database in `{}`", dir.display()).into());
-            }
-            let reports = runtime.block_on(records::verify_folder(&dir, &config.audit.deployment, org.as_deref()))?;
+            let verified = async {
+                let (sql, dir) = record(data_dir, &config, environment).await?;
+                Ok::<_, Failed>(records::verify_database(&sql, &dir, &config.audit.deployment, org.as_deref()).await?)
+            };
+            let reports = runtime.block_on(verified)?;
             let mut ok = true;
             for (report, edited) in reports {
                 say(&format!("{report}\n"));
@@ -283,88 +299,20 @@ fn audit(command: Audit, environment: &Environment) -> Result<ExitCode, Failed> 
     }
 }
 
-fn policy_check(files: &[PathBuf]) -> Result<ExitCode, Failed> {
-    let kinds = personal_data_kinds();
-    let mut clean = true;
-    for file in &within(files)? {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
-        let findings = check::check_text(&file.display().to_string(), &text, &kinds);
-        for finding in &findings {
-            let hint = finding.suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default();
-            say(&format!("{}: {}: {}{hint} [{}]\n", file.display(), finding.path, finding.message, finding.code));
-        }
-        if findings.is_empty() {
-            say(&format!("{}: valid and publishable\n", file.display()));
-        }
-        clean &= findings.is_empty();
+/// The database of a record, to be read, and the folder of its anchors: a data folder that was named, else the Postgres of
+/// the settings, else the data folder of the settings.
+async fn record(named: Option<PathBuf>, config: &Config, environment: &Environment) -> Result<(Sql, PathBuf), Failed> {
+    let is_named = named.is_some();
+    let dir = named.unwrap_or_else(|| config.data.dir.clone());
+    if (!is_named || !dev::has_data(&dir))
+        && let Some(settings) = super::wiring::postgres(config, &environment.secrets())?
+    {
+        return Ok((Sql::connect(&PostgresSettings { migrate: false, ..settings }).await?, dir));
     }
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The files, and of each folder those that can be checked.
-fn within(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let mut inside = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(|error| format!("`{}`: {error}", path.display()))? {
-            let file = entry?.path();
-            let known = ["rego", "json", "yaml", "yml"];
-            if file.extension().and_then(|ext| ext.to_str()).is_some_and(|ext| known.contains(&ext)) {
-                inside.push(file);
-            }
-        }
-        inside.sort();
-        files.extend(inside);
+    if !dev::has_data(&dir) {
+        return Err(format!("there is no database in `{}`, and `DATABASE_URL` is not set", dir.display()).into());
     }
-    Ok(files)
-}
-
-fn policy_test(dir: Option<&std::path::Path>) -> Result<ExitCode, Failed> {
-    let results = match dir {
-        None => check::test_embedded(),
-        Some(dir) => {
-            let sources = check::read_folder(dir).map_err(|error| format!("`{}`: {error}", dir.display()))?;
-            check::test_with_embedded(&sources)
-        }
-    };
-    let mut failed = 0;
-    for result in &results {
-        match &result.failure {
-            None => say(&format!("ok    {}\n", result.name)),
-            Some(why) => {
-                failed += 1;
-                say(&format!("FAIL  {}: {why}\n", result.name));
-            }
-        }
-    }
-    say(&format!("{} passed, {failed} failed\n", results.len() - failed));
-    Ok(if failed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// A request by hand: a client for one line of HTTP would be the larger part.
-fn healthcheck(url: &str) -> Result<ExitCode, Failed> {
-    use std::io::Read as _;
-    let host = url.strip_prefix("http://").ok_or("`--url` must begin with http://")?.trim_end_matches('/');
-    let unreachable = |error: std::io::Error| format!("`{url}` cannot be reached: {error}");
-    let mut addresses = std::net::ToSocketAddrs::to_socket_addrs(host).map_err(unreachable)?;
-    let address = addresses.next().ok_or("`--url` names no address")?;
-    let limit = Duration::from_secs(2);
-    let mut stream = std::net::TcpStream::connect_timeout(&address, limit).map_err(unreachable)?;
-    stream.set_read_timeout(Some(limit))?;
-    let request = format!("GET /health/ready HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(unreachable)?;
-    let mut answer = String::new();
-    stream.take(64 * 1024).read_to_string(&mut answer).map_err(unreachable)?;
-    if answer.starts_with("HTTP/1.1 200 ") {
-        say("ready\n");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Err(format!("not ready: {body}").into())
+    Ok((Sql::open_to_read(&super::wiring::database_file(&dir)).await?, dir))
 }
 
 /// An error with all its causes on one line.

@@ -9,6 +9,7 @@ mod dev;
 mod lifecycle;
 mod records;
 mod signing;
+mod tools;
 mod wiring;
 
 use std::{

@@ -64,13 +64,12 @@ struct Chain {
 
 /// Writes one chain to a file; answers which and how many entries.
 pub(super) async fn export(
-    data: &Path,
+    sql: &Sql,
     deployment: &str,
     org: Option<&str>,
     out: &Path,
 ) -> Result<(OrgId, u64), RecordError> {
-    let sql = Sql::open_to_read(&data.join("tappass.db")).await?;
-    let org = choose(&sql, org).await?;
+    let org = choose(sql, org).await?;
     let mut tx = sql.begin_read().await?;
     let Chain { evidence, .. } = chain(&mut tx, &org, deployment, Vec::new()).await?;
     let fail = |source| RecordError::File { path: out.to_owned(), source };
@@ -101,21 +100,22 @@ pub(super) async fn export(
     Ok((org, after))
 }
 
-/// Verifies every chain of a data folder, or one. Configuration rows are compared with the chain as well.
-pub(super) async fn verify_folder(
+/// Verifies every chain of a database, or one, against the anchors of a data folder. Configuration rows are compared with
+/// the chain as well.
+pub(super) async fn verify_database(
+    sql: &Sql,
     data: &Path,
     deployment: &str,
     org: Option<&str>,
 ) -> Result<Vec<(Report, Option<String>)>, RecordError> {
-    let sql = Sql::open_to_read(&data.join("tappass.db")).await?;
     let anchors = Anchors::below(data);
     let folder = |source| RecordError::File { path: data.join("anchors"), source };
     let keys = match anchors.jwks().map_err(folder)? {
         Some(kept) => Jwks::parse(&kept)?,
-        None => stored_keys(&sql).await?,
+        None => stored_keys(sql).await?,
     };
     let mut chains: Vec<OrgId> = match org {
-        Some(_) => vec![choose(&sql, org).await?],
+        Some(_) => vec![choose(sql, org).await?],
         None => sql.chains().await?,
     };
     // A chain whose head is gone still has anchors.

@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub use layers::{ConfigError, DEFAULTS, Environment};
 use secrecy::SecretString;
 pub use sections::{
-    AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat, OpenAiConfig,
-    PipelineConfig, PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
+    AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat,
+    OpenAiConfig, PipelineConfig, PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
 };
 use serde::Deserialize;
 

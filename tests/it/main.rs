@@ -21,6 +21,7 @@ mod architecture;
 mod budget;
 mod canary;
 mod cli;
+mod cluster;
 mod content;
 mod control_plane;
 mod coverage;

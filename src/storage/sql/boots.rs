@@ -39,8 +39,12 @@ impl Sql {
             );
             self.write(text, args![boot.as_str(), micros(lease), version]).await?;
         } else {
-            let text =
-                by_clock!(self, "INSERT INTO boot (id, started_at, lease_until, closed) VALUES ($1, ", ", ", " + $2, 0)");
+            let text = by_clock!(
+                self,
+                "INSERT INTO boot (id, started_at, lease_until, closed) VALUES ($1, ",
+                ", ",
+                " + $2, 0)"
+            );
             self.write(text, args![boot.as_str(), micros(lease)]).await?;
         }
         Ok(())
@@ -48,8 +52,7 @@ impl Sql {
 
     /// Renews a boot's lease. False: it is closed.
     pub async fn renew_boot(&self, boot: &BootId, lease: Duration) -> Result<bool, StorageError> {
-        let text =
-            by_clock!(self, "UPDATE boot SET lease_until = ", " + $2 WHERE id = $1 AND closed = 0 RETURNING id");
+        let text = by_clock!(self, "UPDATE boot SET lease_until = ", " + $2 WHERE id = $1 AND closed = 0 RETURNING id");
         Ok(!self.write(text, args![boot.as_str(), micros(lease)]).await?.is_empty())
     }
 
@@ -67,8 +70,7 @@ impl Sql {
 
     /// Closes the boots whose lease ran out; answers them.
     pub async fn close_expired_boots(&self) -> Result<Vec<String>, StorageError> {
-        let text =
-            by_clock!(self, "UPDATE boot SET closed = 1 WHERE closed = 0 AND lease_until < ", " RETURNING id");
+        let text = by_clock!(self, "UPDATE boot SET closed = 1 WHERE closed = 0 AND lease_until <= ", " RETURNING id");
         self.write(text, args![]).await?.iter().map(|row| Ok(row.text(0)?)).collect()
     }
 
@@ -77,13 +79,13 @@ impl Sql {
         let text = if self.knows_versions() {
             by_clock!(
                 self,
-                "SELECT id, started_at, lease_until, version FROM boot WHERE closed = 0 AND lease_until >= ",
+                "SELECT id, started_at, lease_until, version FROM boot WHERE closed = 0 AND lease_until > ",
                 " ORDER BY started_at, id"
             )
         } else {
             by_clock!(
                 self,
-                "SELECT id, started_at, lease_until, '' FROM boot WHERE closed = 0 AND lease_until >= ",
+                "SELECT id, started_at, lease_until, '' FROM boot WHERE closed = 0 AND lease_until > ",
                 " ORDER BY started_at, id"
             )
         };
@@ -112,7 +114,7 @@ impl Sql {
         }
         let text = "SELECT count(*), count(*) FILTER (WHERE s.config_version IS NULL OR s.config_version >= $2) \
                     FROM boot b LEFT JOIN boot_snapshot s ON s.boot = b.id AND s.org_id = $1 \
-                    WHERE b.closed = 0 AND b.lease_until >= tappass_now()";
+                    WHERE b.closed = 0 AND b.lease_until > tappass_now()";
         let rows = self.read_admin(text, args![org.as_str(), version]).await?;
         let row = rows.first().ok_or(StorageError::Inconsistent { table: "boot" })?;
         Ok((row.count("boot", 0)?, row.count("boot", 1)?))

@@ -4,7 +4,7 @@
 //! database. Statements are prepared and kept. Never builds a text out of values, and never retries.
 
 use sqlx::{
-    Postgres, Row as _, Sqlite, SqlStr,
+    Postgres, Row as _, SqlStr, Sqlite,
     postgres::{PgArguments, PgRow},
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},

@@ -110,9 +110,8 @@ impl Sql {
     /// Digests of entries after `after`, in order, for checkpoints.
     pub async fn digests_after(&self, org: &OrgId, after: u64, most: u32) -> Result<Vec<Digest>, StorageError> {
         let text = "SELECT digest FROM audit_entry WHERE org_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
-        let digest = |row: &Row| {
-            Digest::from_slice(row.slice(0)?).ok_or(StorageError::Inconsistent { table: "audit_entry" })
-        };
+        let digest =
+            |row: &Row| Digest::from_slice(row.slice(0)?).ok_or(StorageError::Inconsistent { table: "audit_entry" });
         self.read(text, args![org.as_str(), after, i64::from(most)]).await?.iter().map(digest).collect()
     }
 }

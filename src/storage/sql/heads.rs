@@ -46,9 +46,7 @@ impl ReadTx {
 impl Sql {
     /// Every chain there is.
     pub async fn chains(&self) -> Result<Vec<OrgId>, StorageError> {
-        let id = |row: &Row| {
-            OrgId::parse(row.str(0)?).map_err(|_| StorageError::Inconsistent { table: "audit_head" })
-        };
+        let id = |row: &Row| OrgId::parse(row.str(0)?).map_err(|_| StorageError::Inconsistent { table: "audit_head" });
         self.read("SELECT org_id FROM audit_head ORDER BY org_id", args![]).await?.iter().map(id).collect()
     }
 

@@ -104,6 +104,12 @@ impl Sql {
         }
     }
 
+    /// The schema's version that this run goes by.
+    pub fn schema(&self) -> i64 {
+        let newest = migrations::SQLITE.last().map_or(0, |(version, _, _)| *version);
+        self.postgres().map_or(newest, |postgres| postgres.schema)
+    }
+
     /// Whether other processes may use it too.
     pub fn is_shared(&self) -> bool {
         self.postgres().is_some()

@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod chaos;
 pub mod client;
+pub mod cluster;
 pub mod control;
 pub mod database;
 pub mod gateway;

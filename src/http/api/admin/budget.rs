@@ -95,9 +95,8 @@ pub(in crate::http) async fn put(
     let mut answer = serde_json::Map::new();
     for (field, limit) in limits {
         let Some(dollars) = limit else { continue };
-        let wrong = || {
-            ApiError::invalid(format!("`{field}` must be dollars of at least 0")).with_param(Some(field.to_owned()))
-        };
+        let wrong =
+            || ApiError::invalid(format!("`{field}` must be dollars of at least 0")).with_param(Some(field.to_owned()));
         let nano = dollars.map(|dollars| NanoUsd::from_dollars(dollars).ok_or_else(wrong)).transpose()?;
         set.push((field, nano));
         answer.insert(field.to_owned(), json!(dollars));

@@ -42,7 +42,13 @@ impl Connections {
             Some(connection) => (connection, true),
             None => (super::connect(&self.0.options).await?, false),
         };
-        Ok(Line { connection: Some(connection), used, in_transaction: false, set: Arc::clone(&self.0), _permit: permit })
+        Ok(Line {
+            connection: Some(connection),
+            used,
+            in_transaction: false,
+            set: Arc::clone(&self.0),
+            _permit: permit,
+        })
     }
 
     /// Closes those that are idle; the others close when their use ends.

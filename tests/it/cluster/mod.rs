@@ -1,0 +1,3 @@
+//! Many gateways on one Postgres: they decide, pay and record as one.
+
+mod together;
