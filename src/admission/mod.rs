@@ -19,6 +19,8 @@ mod change;
 mod content;
 mod credentials;
 mod founding;
+mod lease;
+mod open_calls;
 mod outbox;
 mod permit;
 mod question;
@@ -37,6 +39,8 @@ pub use content::{
 };
 pub use credentials::{CredentialError, Credentials};
 pub use founding::{check_agents, found_organization};
+pub use lease::Lease;
+pub use open_calls::{OpenCall, OpenCalls};
 pub use outbox::{Outbox, Refused, Reserve};
 pub use permit::{Permit, PermitExpired};
 pub use question::{Answer, OpenAdmission, Question};
@@ -62,6 +66,10 @@ pub fn system_org() -> OrgId {
 pub struct Admission {
     /// Sends to the writer.
     pub outbox: Outbox,
+    /// This instance's right to admit.
+    pub lease: Lease,
+    /// Which organizations have calls under way.
+    pub open_calls: OpenCalls,
     /// Compiled configuration.
     pub snapshots: Arc<Snapshots>,
     /// Sealing and opening provider keys.
@@ -75,6 +83,19 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Opens a question, if this instance may admit: its id will end as an entry.
+    pub fn question(&self, org: &OrgId) -> Result<Question, Refused> {
+        if !self.lease.is_live() {
+            return Err(Refused::Lease);
+        }
+        self.outbox.question(org)
+    }
+
+    /// Whether anything can be admitted, as far as this instance knows.
+    pub fn is_writable(&self) -> bool {
+        self.lease.is_live() && self.outbox.is_writable()
+    }
+
     /// Commits a change and installs what it made before it is acknowledged.
     pub async fn change(
         &self,

@@ -81,9 +81,13 @@ impl App {
         );
         let compiler = wiring::compiler(&config, &clock)?;
         let programs = Arc::clone(&compiler.programs);
-        let snapshots = admission::Snapshots::new(sql.clone(), compiler, config.data.snapshot_cache_bytes);
+        let open_calls = admission::OpenCalls::default();
+        let snapshots =
+            admission::Snapshots::new(sql.clone(), compiler, open_calls.clone(), config.data.snapshot_cache_bytes);
         let admission = Admission {
             outbox,
+            lease: admission::Lease::unlimited(Arc::clone(&clock)),
+            open_calls,
             snapshots: Arc::new(snapshots),
             credentials,
             aggregates: Arc::default(),

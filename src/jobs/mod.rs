@@ -4,12 +4,15 @@
 //!
 //! | job | period |
 //! |---|---|
+//! | newer configurations of organizations with calls under way | 1 s, beside the others |
+//! | the lease's own deadline | 200 ms look, beside the others |
 //! | sums of rate-limited calls onto their chains | 1 s |
 //! | checkpoints: every `checkpoint_entries` entries or `checkpoint_seconds` | 1 s look |
 //! | sums of unauthenticated calls onto the system's chain | 60 s |
 //! | data keys refreshed ahead of their age | 60 s |
 
 mod checkpoint;
+mod open_calls;
 
 use std::time::Duration;
 
@@ -18,8 +21,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 
+/// Runs everything until stopped. What ends calls runs beside the timetable: no job may make a revocation late.
+pub async fn run(admission: Admission, checkpoints: Checkpoints, stop: CancellationToken) {
+    let follows = open_calls::follow(&admission.snapshots, stop.clone());
+    let lease = admission.lease.run(stop.clone());
+    tokio::join!(follows, lease, timetable(&admission, checkpoints, stop));
+}
+
 /// Runs the timetable until stopped; what is counted by then is recorded, and a last checkpoint is signed.
-pub async fn run(admission: Admission, mut checkpoints: Checkpoints, stop: CancellationToken) {
+async fn timetable(admission: &Admission, mut checkpoints: Checkpoints, stop: CancellationToken) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ticks: u64 = 0;

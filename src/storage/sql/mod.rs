@@ -13,6 +13,7 @@ mod entries;
 mod heads;
 mod holds;
 mod keys;
+mod stamps;
 
 use std::{path::Path, time::Duration};
 
@@ -62,6 +63,14 @@ impl StorageError {
         let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or(0);
         // SQLite's primary codes BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
         matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14)
+    }
+}
+
+impl StorageError {
+    /// Whether a start may wait for it: the database is elsewhere and cannot be reached. None of SQLite's errors is such a
+    /// one, since a file that does not open stays so until somebody sees to it.
+    pub fn heals_by_itself(&self) -> bool {
+        matches!(self, Self::Unavailable(sqlx::Error::Io(_)))
     }
 }
 
