@@ -224,7 +224,7 @@ fn serve(file: &ConfigFile, environment: &Environment) -> Result<ExitCode, Faile
     }
     let runtime = runtime(&config)?;
     let written = runtime.block_on(async {
-        let app = App::build(config, secrets, Outside { clock: Arc::new(SystemClock) }).await?;
+        let app = App::build(config, secrets, Outside { clock: Arc::new(SystemClock) })?;
         app.run(|_| Ok(())).await
     })?;
     Ok(ended(written))

@@ -274,13 +274,18 @@ fn providers(config: &Config) -> Result<Providers, AppError> {
         idle: millis(own.idle_timeout_ms),
         total: millis(own.total_timeout_ms),
     };
-    let base = own.openai.base_url.trim_end_matches('/');
-    let url = reqwest::Url::parse(&format!("{base}/chat/completions"))
-        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))?;
+    let url = chat_url(config)?;
     let client = net::provider_client(millis(own.connect_timeout_ms))?;
     let needs_key = own.openai.key == KeyNeed::Required;
     let openai = HttpProvider::new("openai", url, needs_key, own.openai.models.clone(), client, timeouts);
     Ok(Providers::new(Arc::new(Echo::default()), Arc::new(openai)))
+}
+
+/// Where the provider's chat is; also asked before anything is served, so that a wrong setting is found then.
+pub(super) fn chat_url(config: &Config) -> Result<reqwest::Url, AppError> {
+    let base = config.providers.openai.base_url.trim_end_matches('/');
+    reqwest::Url::parse(&format!("{base}/chat/completions"))
+        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))
 }
 
 fn prices(config: &Config) -> Prices {
