@@ -26,6 +26,8 @@ mod permit;
 mod question;
 mod records;
 mod recover;
+#[cfg(test)]
+pub(crate) mod rig;
 mod snapshot;
 mod snapshots;
 mod writer;

@@ -218,3 +218,82 @@ impl Snapshots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admission::rig::Rig,
+        domain::{
+            clock::ManualClock,
+            ids::ProjectId,
+            rows::{Table, Write},
+        },
+        tenants::Project,
+    };
+
+    fn org(name: &str) -> OrgId {
+        OrgId::parse(name).unwrap()
+    }
+
+    fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::at(0))
+    }
+
+    #[tokio::test]
+    async fn a_change_made_elsewhere_reaches_those_who_have_calls_under_way() {
+        Rig::run(async |elsewhere| {
+            let org = org("org_a");
+            elsewhere.found(&org).await;
+            let (here, calls) = elsewhere.instance(clock(), usize::MAX);
+            let before = here.get(&org).await.unwrap().unwrap();
+            let project =
+                Project { project_id: ProjectId::parse("new").unwrap(), name: "new".to_owned(), created_at: 0 };
+            elsewhere.change(&org, vec![Write::put(Table::Project, "new", &project).unwrap()]).await;
+            here.refresh_open().await.unwrap();
+            assert!(!before.superseded.is_cancelled(), "nobody has a call under way, so nobody asks");
+            let _call = calls.enter(&org);
+            here.refresh_open().await.unwrap();
+            assert!(before.superseded.is_cancelled());
+            let after = here.current(&org).unwrap();
+            assert_eq!((before.stamp.version, after.stamp.version), (1, 2));
+            here.refresh_open().await.unwrap();
+            assert!(!after.superseded.is_cancelled(), "what has not changed is not loaded again");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_organization_with_calls_under_way_stays_and_one_that_is_dropped_says_so() {
+        Rig::run(async |elsewhere| {
+            let (busy, idle, last) = (org("org_a"), org("org_b"), org("org_c"));
+            let (here, calls) = elsewhere.instance(clock(), 1);
+            let _call = calls.enter(&busy);
+            let mut told = Vec::new();
+            for org in [&busy, &idle, &last] {
+                elsewhere.found(org).await;
+                told.push(here.get(org).await.unwrap().unwrap());
+            }
+            let told: Vec<bool> = told.iter().map(|snapshot| snapshot.superseded.is_cancelled()).collect();
+            assert_eq!(told, [false, true, false]);
+            assert!(here.current(&busy).is_some() && here.current(&idle).is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn rows_that_were_edited_end_what_was_loaded_before() {
+        Rig::run(async |elsewhere| {
+            let org = org("org_a");
+            elsewhere.found(&org).await;
+            let (here, _calls) = elsewhere.instance(clock(), usize::MAX);
+            let before = here.get(&org).await.unwrap().unwrap();
+            let mut tx = elsewhere.sql.begin().await.unwrap();
+            tx.apply(&org, &[Write::delete(Table::Project, "default")]).await.unwrap();
+            tx.commit().await.unwrap();
+            assert!(matches!(here.refresh(&org, None).await, Err(SnapshotError::Tampered { .. })));
+            assert!(before.superseded.is_cancelled() && here.current(&org).is_none());
+        })
+        .await;
+    }
+}

@@ -21,11 +21,15 @@ pub(super) async fn follow(snapshots: &Snapshots, stop: CancellationToken) {
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let asked = async {
+            tick.tick().await;
+            timeout(LIMIT, snapshots.refresh_open()).await
+        };
+        let asked = tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        match timeout(LIMIT, snapshots.refresh_open()).await {
+            asked = asked => asked,
+        };
+        match asked {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(

@@ -1,0 +1,82 @@
+//! What unit tests of running calls share: a database with a writer, and instances that load from it.
+//!
+//! Owns a folder that is gone when the test ends. Writes as the product does, through the outbox, so that what is loaded is
+//! what a gateway would load. Part of the tests only.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{ChangeSet, Compiler, OpenCalls, Outbox, Snapshots, Writer, WriterConfig, found_organization};
+use crate::{
+    crypto::SigningKey,
+    domain::{
+        clock::{Clock, ManualClock},
+        ids::{BootId, OrgId},
+        plan::PipelineSpec,
+        rows::Write,
+    },
+    policy::Programs,
+    storage::Sql,
+};
+
+/// A database, and another instance that writes to it.
+pub(crate) struct Rig {
+    pub(crate) sql: Sql,
+    outbox: Outbox,
+    dir: std::path::PathBuf,
+}
+
+impl Rig {
+    /// Runs a test beside the writer.
+    pub(crate) async fn run(test: impl AsyncFnOnce(&Self)) {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).unwrap();
+        let dir = std::env::temp_dir().join(format!("tappass-rig-{}", hex::encode(name)));
+        std::fs::create_dir(&dir).unwrap();
+        let sql = Sql::open(&dir.join("tappass.db")).await.unwrap();
+        let boot = BootId::parse("boot_elsewhere").unwrap();
+        let mut tx = sql.begin().await.unwrap();
+        tx.insert_boot(&boot, 0).await.unwrap();
+        tx.commit().await.unwrap();
+        let key = SigningKey::from_seed(&SigningKey::generate().unwrap()).unwrap();
+        let bounds = WriterConfig { max_batch: 8, linger: Duration::ZERO, max_backlog_bytes: 1 << 20 };
+        let clock = Arc::new(ManualClock::at(0));
+        let (writer, outbox) = Writer::new(sql.clone(), boot, clock, key, bounds, CancellationToken::new());
+        let rig = Self { sql, outbox, dir };
+        tokio::select! {
+            _ = writer.run() => panic!("nobody stopped the writer"),
+            () = test(&rig) => {}
+        }
+    }
+
+    /// An instance that has loaded nothing yet.
+    pub(crate) fn instance(&self, clock: Arc<dyn Clock>, most_bytes: usize) -> (Arc<Snapshots>, OpenCalls) {
+        let compiler = Compiler {
+            programs: Programs::load().unwrap(),
+            has_step: |_| true,
+            default_pipeline: PipelineSpec::default(),
+            clock,
+        };
+        let calls = OpenCalls::default();
+        (Arc::new(Snapshots::new(self.sql.clone(), Arc::new(compiler), calls.clone(), most_bytes)), calls)
+    }
+
+    /// A new organization.
+    pub(crate) async fn found(&self, org: &OrgId) {
+        self.outbox.change(org, Box::new(found_organization(org.clone(), "one".to_owned(), 0))).await.unwrap();
+    }
+
+    /// A change of an organization, made by the other instance: nobody here is told.
+    pub(crate) async fn change(&self, org: &OrgId, writes: Vec<Write>) {
+        let change = ChangeSet { kind: "test.changed", content: json!({}), writes };
+        self.outbox.change(org, Box::new(|_| Ok(change))).await.unwrap();
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
