@@ -229,7 +229,7 @@ fn serve(file: &ConfigFile, environment: &Environment) -> Result<ExitCode, Faile
     }
     let runtime = runtime(&config)?;
     let written = runtime.block_on(async {
-        let app = App::build(config, secrets, Outside { clock: Arc::new(SystemClock) }).await?;
+        let app = App::build(config, secrets, Outside { clock: Arc::new(SystemClock) })?;
         app.run(|_| Ok(())).await
     })?;
     Ok(ended(written))
@@ -253,7 +253,7 @@ fn migrate(config: &Config, secrets: &Secrets, to: Option<i64>) -> Result<ExitCo
     }
     let _lock = super::wiring::data_folder(config)?;
     runtime.block_on(async {
-        let sql = super::wiring::database(config, secrets).await?;
+        let sql = super::wiring::database(config, None).await?;
         sql.close().await;
         Ok::<(), super::AppError>(())
     })?;

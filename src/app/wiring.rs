@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{bootstrap, lifecycle::Lifecycle};
 use crate::{
-    admission::{Admission, ChangeError, Compiler, CredentialError, Reborn, Records, WriterConfig},
+    admission::{Admission, ChangeError, Compiler, CredentialError, Lease, Reborn, Records, WriterConfig},
     config::{Config, KeyNeed, PriceConfig, Secrets, VERSION},
     crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
@@ -30,6 +30,7 @@ use crate::{
         steps::Preset,
     },
     http::{self, Readiness, State},
+    jobs,
     limits::LocalQuotas,
     net::{self, NetError},
     pipeline::{Pipeline, Services, Settings, has_step},
@@ -157,10 +158,10 @@ pub(super) fn postgres(config: &Config, secrets: &Secrets) -> Result<Option<Post
 }
 
 /// Opens the database; only its owner may read it.
-pub(super) async fn database(config: &Config, secrets: &Secrets) -> Result<Sql, AppError> {
+pub(super) async fn database(config: &Config, postgres: Option<&PostgresSettings>) -> Result<Sql, AppError> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    if let Some(settings) = postgres(config, secrets)? {
-        return Ok(Sql::connect(&settings).await?);
+    if let Some(settings) = postgres {
+        return Ok(Sql::connect(settings).await?);
     }
     let path = database_file(&config.data.dir);
     // Made here and not by the driver, so that it never is readable for others.
@@ -192,9 +193,16 @@ pub(super) fn boot_id() -> Result<BootId, AppError> {
 
 /// Registers this boot. Where one process owns the database it closes all others, which is right because it holds the
 /// lock on the folder.
-pub(super) async fn register_boot(sql: &Sql, boot: &BootId, config: &Config) -> Result<(), AppError> {
-    sql.register_boot(boot, VERSION, config.database.lease()).await?;
+pub(super) async fn register_boot(
+    sql: &Sql,
+    boot: &BootId,
+    lease: &Lease,
+    holds: Duration,
+) -> Result<(), StorageError> {
+    let sent_at = lease.clock().running();
+    sql.register_boot(boot, VERSION, holds).await?;
     if sql.is_shared() {
+        lease.renewed(sent_at, holds.saturating_sub(jobs::LEASE_MARGIN));
         return Ok(());
     }
     let closed = sql.close_other_boots(boot).await?;
@@ -204,14 +212,20 @@ pub(super) async fn register_boot(sql: &Sql, boot: &BootId, config: &Config) -> 
     Ok(())
 }
 
-/// How this process registers again after it was taken for dead.
-pub(super) fn reborn(sql: &Sql, config: &Config) -> Reborn {
-    let (sql, lease) = (sql.clone(), config.database.lease());
+/// The right to admit: without an end where one process owns the database.
+pub(super) fn lease(sql: &Sql, clock: &Arc<dyn Clock>) -> Lease {
+    if sql.is_shared() { Lease::new(Arc::clone(clock)) } else { Lease::unlimited(Arc::clone(clock)) }
+}
+
+/// How this process registers again after it was taken for dead: first everything under way is cut.
+pub(super) fn reborn(sql: &Sql, lease: &Lease, config: &Config) -> Reborn {
+    let (sql, lease, holds) = (sql.clone(), lease.clone(), config.database.lease());
     Box::new(move || {
-        let sql = sql.clone();
+        let (sql, lease) = (sql.clone(), lease.clone());
         Box::pin(async move {
+            lease.fence();
             let boot = boot_id().map_err(|_| StorageError::Inconsistent { table: "boot" })?;
-            sql.register_boot(&boot, VERSION, lease).await?;
+            register_boot(&sql, &boot, &lease, holds).await?;
             Ok(boot)
         })
     })
@@ -313,13 +327,18 @@ fn providers(config: &Config) -> Result<Providers, AppError> {
         idle: millis(own.idle_timeout_ms),
         total: millis(own.total_timeout_ms),
     };
-    let base = own.openai.base_url.trim_end_matches('/');
-    let url = reqwest::Url::parse(&format!("{base}/chat/completions"))
-        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))?;
+    let url = chat_url(config)?;
     let client = net::provider_client(millis(own.connect_timeout_ms))?;
     let needs_key = own.openai.key == KeyNeed::Required;
     let openai = HttpProvider::new("openai", url, needs_key, own.openai.models.clone(), client, timeouts);
     Ok(Providers::new(Arc::new(Echo::default()), Arc::new(openai)))
+}
+
+/// Where the provider's chat is; also asked before anything is served, so that a wrong setting is found then.
+pub(super) fn chat_url(config: &Config) -> Result<reqwest::Url, AppError> {
+    let base = config.providers.openai.base_url.trim_end_matches('/');
+    reqwest::Url::parse(&format!("{base}/chat/completions"))
+        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))
 }
 
 fn prices(config: &Config) -> Prices {

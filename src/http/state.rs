@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Semaphore;
@@ -73,8 +73,25 @@ impl std::ops::Deref for State {
 pub struct Readiness {
     /// Everything was built.
     pub started: AtomicBool,
+    /// The start waits for a database that is out of reach.
+    pub waiting: AtomicBool,
     /// The process is going away.
     pub draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Why new requests should go elsewhere, as far as the process's own state says.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.started.load(Ordering::Acquire) {
+            let waits = self.waiting.load(Ordering::Acquire);
+            reasons.push(if waits { "the database does not answer" } else { "starting" }.to_owned());
+        }
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("shutting down".to_owned());
+        }
+        reasons
+    }
 }
 
 /// Names for requests, sessions and tasks: unique, without a system call each.

@@ -10,7 +10,7 @@ use super::{
     exchange::{Exchange, Judgement},
 };
 use crate::{
-    admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, UsageRecord},
+    admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, OpenCall, UsageRecord},
     domain::{clock::Running, money::NanoUsd},
     usage::{Price, Usage, estimate_tokens},
 };
@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Live {
     open: OpenAdmission,
     services: Arc<Services>,
+    /// While it is here, the organization's configuration is followed.
+    _listed: OpenCall,
     started: Running,
     price: Price,
     prompt_bytes: u64,
@@ -51,6 +53,7 @@ impl Live {
         Self {
             open,
             services: Arc::clone(services),
+            _listed: services.admission.open_calls.enter(&exchange.caller.org),
             started: exchange.started,
             price: services.prices.of(&exchange.request.model),
             prompt_bytes: exchange.request.body.len() as u64,

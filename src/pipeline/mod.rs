@@ -5,7 +5,7 @@
 //! pipeline::Pipeline::handle  decide → admit → call → answer
 //!   runner::decide            the steps before the call, then the conditional rules; no I/O
 //!   admission                 the durable record, and the permit
-//!   call::call                the provider's key, the call, the answer or its stream
+//!   call::call                the provider's key, the call, the answer or its stream; cut when `watch` says so
 //!   after / streaming         the answer's steps; the completion, whatever happens
 //! ```
 //!
@@ -25,6 +25,7 @@ mod runner;
 mod scan;
 mod step;
 mod streaming;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +38,7 @@ pub use streaming::{GovernedStream, StreamAborted};
 use tokio::time::Instant;
 
 use crate::{
-    admission::{Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
+    admission::{self, Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
     detect::Scanner,
     domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
     limits::LocalQuotas,
@@ -240,14 +241,12 @@ impl Pipeline {
             admission.aggregates.count_limited(&exchange.caller.org, &exchange.caller.agent);
             return Ok(Asked::Refused(Box::new(refused(refusal.clone(), judgement)), None));
         }
-        let unwritten =
-            |_| Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted");
         let question = match question {
             Some(question) => question,
-            None => admission.outbox.question(&exchange.caller.org).map_err(unwritten)?,
+            None => admission.question(&exchange.caller.org).map_err(unwritten)?,
         };
         let id = format!("{}-{}", question.id().boot, question.id().counter);
-        let permit = Permit::from_now(Arc::clone(&self.services.clock), admission.permit);
+        let permit = Permit::from_now(&admission.lease, admission.permit);
         let stamp = judgement.snapshot.stamp;
         let answer = if let Some(refusal) = &judgement.refusal {
             admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
@@ -326,6 +325,14 @@ enum Asked {
     Stale(Question),
     Short(Question, NanoUsd),
     Expired,
+}
+
+/// The record takes nothing now.
+fn unwritten(why: admission::Refused) -> Failure {
+    if why == admission::Refused::Lease {
+        return Failure::lease_lost();
+    }
+    Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted")
 }
 
 fn refused(refusal: Refusal, judgement: &Judgement) -> Refused {

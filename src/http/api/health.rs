@@ -3,8 +3,6 @@
 //! Owns the difference: `/health` and `/health/live` answer as long as the event loop turns and ask nobody; `/health/ready`
 //! says whether new requests should come here, and why not.
 
-use std::sync::atomic::Ordering;
-
 use axum::{
     extract::State as Ask,
     http::StatusCode,
@@ -21,7 +19,7 @@ use crate::{
 pub(in crate::http) async fn health(Ask(state): Ask<State>) -> Json<Value> {
     let up = state.clock.running().0.saturating_sub(state.started.0) / 1_000_000_000;
     let agents = state.admission.snapshots.current(&state.default_org).map_or(0, |s| s.config.agents.len());
-    let degraded = !state.admission.outbox.is_writable();
+    let degraded = !state.admission.is_writable();
     let status = if degraded { "degraded" } else { "ok" };
     Json(json!({
         "status": status, "version": VERSION, "storage": "sqlite", "agents": agents, "uptime_seconds": up,
@@ -35,14 +33,10 @@ pub(in crate::http) async fn live() -> Json<Value> {
 
 /// Whether new requests should come here, with the reasons if not.
 pub(in crate::http) async fn ready(Ask(state): Ask<State>) -> Response {
-    let mut reasons: Vec<String> = Vec::new();
-    if !state.readiness.started.load(Ordering::Acquire) {
-        reasons.push("starting".to_owned());
-    }
-    if state.readiness.draining.load(Ordering::Acquire) {
-        reasons.push("shutting down".to_owned());
-    }
-    if !state.admission.outbox.is_writable() {
+    let mut reasons = state.readiness.reasons();
+    if !state.admission.lease.is_live() {
+        reasons.push("this instance has no lease: the database is out of reach".to_owned());
+    } else if !state.admission.is_writable() {
         reasons.push("the record cannot be written".to_owned());
     }
     if reasons.is_empty() {
