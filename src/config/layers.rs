@@ -111,6 +111,7 @@ impl Environment {
             admin_key: secret("TAPPASS_ADMIN_KEY"),
             agent_key: secret("TAPPASS_BOOTSTRAP_AGENT_KEY"),
             openai_key: secret("OPENAI_API_KEY"),
+            redis_url: secret("REDIS_URL"),
         }
     }
 }
