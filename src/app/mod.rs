@@ -8,12 +8,16 @@ mod cli;
 mod dev;
 mod lifecycle;
 mod records;
+mod shared;
 mod signing;
 mod wiring;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +63,7 @@ pub struct App {
 
 impl App {
     /// Builds everything, in order; nothing is served yet.
+    #[expect(clippy::too_many_lines, reason = "the assembly is read from top to bottom")]
     pub async fn build(config: Config, secrets: Secrets, outside: Outside) -> Result<Self, AppError> {
         let config = Arc::new(config);
         let clock = outside.clock;
@@ -91,12 +96,21 @@ impl App {
             permit: config.admission.permit(),
         };
         let (listener, address) = wiring::listen(&config)?;
-        let bootstrap = bootstrap::Plan::new(&config, secrets);
         let metrics = Arc::new(crate::telemetry::Metrics::default());
-        let pipeline = wiring::pipeline(&config, &admission, &metrics, &clock, &lifecycle, address)?;
+        // One process owns the data folder, so it is the only instance.
+        let instances = Arc::new(AtomicUsize::new(1));
+        let shared = shared::Shared::start(&config, &secrets, &metrics, &clock, &lifecycle, instances).await?;
+        let bootstrap = bootstrap::Plan::new(&config, secrets);
+        let pipeline = wiring::pipeline(&config, &admission, &shared, &metrics, &lifecycle, address)?;
         let readiness = Arc::new(Readiness::default());
         let default_org = bootstrap.organization(&sql).await?;
-        let parts = wiring::Door { config: &config, admission: &admission, sql: &sql, jwks: keys.jwks.clone() };
+        let parts = wiring::Door {
+            config: &config,
+            admission: &admission,
+            sql: &sql,
+            shared: &shared,
+            jwks: keys.jwks.clone(),
+        };
         let ready = Arc::clone(&readiness);
         let org = default_org.clone();
         let state = parts.state(pipeline, &programs, metrics, &clock, ready, &bootstrap, org, address);
