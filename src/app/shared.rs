@@ -52,6 +52,15 @@ impl Shared {
         Ok(Self { redis, instances, clock: Arc::clone(clock), tasks, most })
     }
 
+    /// The limiter of agents, keys and organizations: it hears what they spend on other instances.
+    pub(super) fn caller_limiter(&self, lifecycle: &Lifecycle) -> Limiter {
+        let limiter = self.limiter();
+        if self.redis.is_some() {
+            self.tasks.spawn(limiter.clone().listen(lifecycle.end.child_token()));
+        }
+        limiter
+    }
+
     /// A limiter with a memory of its own.
     pub(super) fn limiter(&self) -> Limiter {
         let shared = self.redis.clone().map(|redis| Arc::new(SharedQuotas::new(redis)) as Arc<dyn QuotaStore>);

@@ -256,7 +256,7 @@ pub(super) fn pipeline(
     Ok(Pipeline::new(Services {
         admission: admission.clone(),
         scanner: Scanner::new()?,
-        limits: shared.limiter(),
+        limits: shared.caller_limiter(lifecycle),
         sessions: shared.sessions(),
         providers: providers(config)?,
         prices: prices(config),

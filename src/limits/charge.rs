@@ -80,6 +80,22 @@ impl fmt::Display for Cell {
     }
 }
 
+impl Cell {
+    /// Reads the name of an allowance that has an owner; addresses have none.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let (subject, rest) = name.split_once(':')?;
+        let (unit, id) = rest.split_once(':')?;
+        let unit = [Unit::Calls, Unit::Tokens].into_iter().find(|known| known.as_str() == unit)?;
+        let subject = match subject {
+            "agent" => Subject::Agent(AgentId::parse(id).ok()?),
+            "key" => Subject::Key(KeyId::parse(id).ok()?),
+            "organization" => Subject::Org(OrgId::parse(id).ok()?),
+            _ => return None,
+        };
+        Some(Self { subject, unit })
+    }
+}
+
 /// So much of an allowance at such a rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
@@ -211,6 +227,20 @@ fn is_tighter(one: &Quota, other: &Quota) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_an_allowance_is_read_as_it_is_written() {
+        let agent = Subject::Agent(AgentId::parse("a:b").unwrap());
+        let org = Subject::Org(OrgId::parse("org_1").unwrap());
+        let key = Subject::Key(KeyId::parse("calls:1").unwrap());
+        for (subject, unit) in [(agent, Unit::Calls), (org, Unit::Tokens), (key, Unit::Calls)] {
+            let cell = Cell { subject, unit };
+            assert_eq!(Cell::parse(&cell.to_string()), Some(cell));
+        }
+        for name in ["", "agent", "agent:calls:", "agent:bytes:a", "address:calls:127.0.0.1"] {
+            assert_eq!(Cell::parse(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn the_tightest_limit_is_told_and_the_longest_wait_is_waited_for() {

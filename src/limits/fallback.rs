@@ -3,16 +3,19 @@
 //! Owns the change-over. Whatever the shared count answers is remembered here too, so when it goes away an instance knows
 //! how much a caller has spent everywhere, and its share is the rest divided by the number of instances: the change hands
 //! nobody a second allowance. When a shared count comes back it is told what is known here before it is believed, since it
-//! may have been away, or have forgotten. Over three instances a caller whose calls are spread over them never gets more
-//! than its limit; one whom an instance has not seen lately is taken for what that instance knew. The breaker is the link's
+//! may have been away, or have forgotten. What callers spend on other instances is heard four times a second; what was spent
+//! since, and less than a sixteenth of a limit, an instance cannot know when the change comes. The breaker is the link's
 //! (`storage::redis`): the first late answer releases all.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     charge::{Charges, Verdict},
@@ -20,6 +23,9 @@ use super::{
     shared::QuotaStore,
 };
 use crate::domain::clock::Clock;
+
+/// How often what is spent elsewhere is heard.
+const LISTEN: Duration = Duration::from_millis(250);
 
 /// Counts calls and tokens. A handle.
 #[derive(Clone)]
@@ -49,6 +55,38 @@ impl Limiter {
     /// Whether limits should be shared and are not.
     pub fn is_degraded(&self) -> bool {
         self.0.shared.as_ref().is_some_and(|shared| shared.link().is_none())
+    }
+
+    /// Tells a new link what is known here, and hears what callers spend on other instances, until stopped.
+    pub async fn listen(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(LISTEN);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut place = Place::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.hear(&mut place).await,
+            }
+        }
+    }
+
+    pub(super) async fn hear(&self, place: &mut Place) {
+        let Parts { local, shared, clock, .. } = &*self.0;
+        let Some(shared) = shared else { return };
+        let Some(link) = shared.link() else { return };
+        if place.link != link {
+            // Everybody tells what it knows: by the largest share that was taken, the sum of them is not underestimated.
+            let untold = local.all_untold(link, clock.running().0);
+            if shared.tell(&untold).await.is_err() {
+                return;
+            }
+            *place = Place { link, since: String::new() };
+        }
+        let Ok(news) = shared.news(&mut place.since).await else { return };
+        let now = clock.running().0;
+        for (cell, ahead) in news {
+            local.hear(&cell, ahead, link, now);
+        }
     }
 
     /// Charges all or nothing. Without a shared count this is ready at once.
@@ -89,6 +127,13 @@ impl Limiter {
         let standings = local.charge(charges, instances, clock.running().0);
         (Verdict::of(charges, &standings, instances), Some(instances))
     }
+}
+
+/// How far the news have been heard, over which link.
+#[derive(Default)]
+pub(super) struct Place {
+    link: u64,
+    since: String,
 }
 
 /// Tokens that were charged for a call at its worst case. Dropped without being settled, all of them are given back.

@@ -92,11 +92,28 @@ impl LocalQuotas {
         untold
     }
 
+    /// All that the shared store may not know over this link.
+    pub(super) fn all_untold(&self, link: u64, now: u64) -> Vec<(Cell, u64)> {
+        let map = self.lock();
+        let untold = map.seats.iter().filter(|(_, seat)| seat.link != link && seat.tat > now);
+        untold.map(|(cell, seat)| (cell.clone(), seat.tat - now)).collect()
+    }
+
     /// Remembers what the shared store said.
     pub(super) fn learn(&self, charges: &Charges, standings: &Standings, link: u64, now: u64) {
         let mut map = self.lock();
         for (charge, standing) in charges.iter().zip(standings) {
             map.put(&charge.cell, Seat { tat: now.saturating_add(standing.ahead), link }, self.most, now);
+        }
+    }
+
+    /// Hears what a caller has spent elsewhere. Only more than is known here is news: what is given back is told by the
+    /// next answer.
+    pub(super) fn hear(&self, cell: &Cell, ahead: u64, link: u64, now: u64) {
+        let mut map = self.lock();
+        let tat = now.saturating_add(ahead);
+        if map.seats.get(cell).is_none_or(|seat| seat.tat < tat) {
+            map.put(cell, Seat { tat, link }, self.most, now);
         }
     }
 

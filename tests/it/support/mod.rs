@@ -10,6 +10,7 @@ pub mod database;
 pub mod gateway;
 pub mod http2;
 pub mod openai;
+pub mod redis_server;
 pub mod script;
 pub mod sse;
 pub mod upstream;
