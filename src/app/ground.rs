@@ -3,9 +3,13 @@
 //! Owns the second half of the assembly; the first (`Ground`) is what is ours before anybody is served and stays over all
 //! attempts. An attempt that fails leaves nothing running. Never serves.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
-use super::{AppError, Lifecycle, Started, bootstrap, signing, wiring};
+use super::{AppError, Lifecycle, Started, bootstrap, shared::Shared, signing, wiring};
 use crate::{
     admission::{self, Admission, Compiler},
     config::Config,
@@ -16,7 +20,7 @@ use crate::{
     http::{self, Readiness, State},
     jobs::Checkpoints,
     storage::{
-        Anchors, Sql,
+        Anchors, RedisSettings, Sql,
         sql::{Lock, PostgresSettings},
     },
     telemetry::Metrics,
@@ -29,11 +33,16 @@ pub(super) struct Ground {
     pub(super) began: Running,
     pub(super) lifecycle: Lifecycle,
     pub(super) readiness: Arc<Readiness>,
+    pub(super) metrics: Arc<Metrics>,
+    /// How many gateways live, as far as this one knows.
+    pub(super) instances: Arc<AtomicUsize>,
     pub(super) compiler: Arc<Compiler>,
     pub(super) bootstrap: bootstrap::Plan,
     pub(super) address: SocketAddr,
     /// Where the Postgres is; without one the database is a file.
     pub(super) postgres: Option<PostgresSettings>,
+    /// Where Redis is, and which setting says so; without one limits and sessions are this process's own.
+    pub(super) redis: Option<(&'static str, RedisSettings)>,
 }
 
 /// A gateway as it is while it runs.
@@ -65,8 +74,8 @@ impl Ground {
     }
 
     /// One attempt to build the rest, from the database up. Each is a boot of its own.
-    pub(super) async fn core(&self) -> Result<(Core, Tasks), AppError> {
-        let Self { config, clock, lifecycle, bootstrap, .. } = self;
+    pub(super) async fn core(&self, shared: &Shared) -> Result<(Core, Tasks), AppError> {
+        let Self { config, clock, lifecycle, bootstrap, metrics, .. } = self;
         let sql = wiring::database(config, self.postgres.as_ref()).await?;
         let start = sql.lock("start").await?;
         let vault = wiring::vault(config, &sql, clock).await?;
@@ -95,11 +104,10 @@ impl Ground {
             deadline: Duration::from_millis(config.admission.deadline_ms),
             permit: config.admission.permit(),
         };
-        let metrics = Arc::new(Metrics::default());
-        let pipeline = wiring::pipeline(config, &admission, &metrics, clock, lifecycle, self.address)?;
-        let parts = wiring::Door { config, admission: &admission, sql: &sql, jwks: keys.jwks.clone() };
+        let pipeline = wiring::pipeline(config, &admission, shared, metrics, lifecycle, self.address)?;
+        let parts = wiring::Door { config, admission: &admission, sql: &sql, shared, jwks: keys.jwks.clone() };
         let (programs, ready, org) = (&self.compiler.programs, Arc::clone(&self.readiness), default_org.clone());
-        let state = parts.state(pipeline, programs, metrics, clock, ready, bootstrap, org, self.address);
+        let state = parts.state(pipeline, programs, Arc::clone(metrics), clock, ready, bootstrap, org, self.address);
         let anchors = Anchors::below(&config.data.dir);
         let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(clock), &config.audit);
         Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, checkpoints }))

@@ -11,6 +11,7 @@ mod dev;
 mod ground;
 mod lifecycle;
 mod records;
+mod shared;
 mod signing;
 mod tools;
 mod waiting;
@@ -18,7 +19,10 @@ mod wiring;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,12 +64,27 @@ impl App {
         let began = clock.running();
         let lock = wiring::data_folder(&config)?;
         let postgres = wiring::postgres(&config, &secrets)?;
+        let redis = shared::settings(&config, &secrets)?;
         let bootstrap = bootstrap::Plan::new(&config, secrets)?;
         wiring::chat_url(&config)?;
         let compiler = wiring::compiler(&config, &clock)?;
         let (listener, address) = wiring::listen(&config)?;
         let (lifecycle, readiness) = (Lifecycle::default(), Arc::new(Readiness::default()));
-        let ground = Ground { config, clock, began, lifecycle, readiness, compiler, bootstrap, address, postgres };
+        let (metrics, instances) = (Arc::default(), Arc::new(AtomicUsize::new(1)));
+        let ground = Ground {
+            config,
+            clock,
+            began,
+            lifecycle,
+            readiness,
+            metrics,
+            instances,
+            compiler,
+            bootstrap,
+            address,
+            postgres,
+            redis,
+        };
         Ok(Self { address, listener, ground, lock })
     }
 
@@ -86,6 +105,7 @@ impl App {
         let Self { listener, ground, lock: _lock, .. } = self;
         let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = ground.lifecycle.clone();
         let mut signals = lifecycle::Signals::take().map_err(AppError::Signal)?;
+        let shared = shared::Shared::start(&ground).await?;
         let door = ground.door()?;
         let ends = http::server::Ends { stop, cut };
         let server = ground.config.server.clone();
@@ -93,7 +113,7 @@ impl App {
         let serving = http::server::serve(listener, door.clone(), server, ends, connections.clone());
         let serving = connections.spawn(serving);
         let built = tokio::select! {
-            built = waiting::while_out_of_reach(async || ground.core().await, &ground.readiness, &door) => Some(built?),
+            built = waiting::while_out_of_reach(async || ground.core(&shared).await, &ground.readiness, &door) => Some(built?),
             () = ground.lifecycle.signalled(&mut signals) => None,
         };
         let Some((mut core, Tasks { writer, checkpoints })) = built else {
@@ -124,6 +144,7 @@ impl App {
                 admission: core.admission.clone(),
                 checkpoints,
                 config: ground.config.database.clone(),
+                instances: Arc::clone(&ground.instances),
             },
             jobs_stop.clone(),
         ));

@@ -16,7 +16,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{bootstrap, lifecycle::Lifecycle};
+use super::{bootstrap, lifecycle::Lifecycle, shared::Shared};
 use crate::{
     admission::{Admission, ChangeError, Compiler, CredentialError, Lease, Reborn, Records, WriterConfig},
     config::{Config, KeyNeed, PriceConfig, Secrets, VERSION},
@@ -31,9 +31,8 @@ use crate::{
     },
     http::{self, Readiness, State},
     jobs,
-    limits::LocalQuotas,
     net::{self, NetError},
-    pipeline::{Pipeline, Services, Settings, has_step},
+    pipeline::{PerMinute, Pipeline, Services, Settings, has_step},
     policy::{Authz, PolicyError, Programs},
     providers::{Echo, HttpProvider, Providers, Timeouts},
     storage::{Sql, StorageError, sql::PostgresSettings},
@@ -293,8 +292,8 @@ pub(super) fn public_url(config: &Config, address: SocketAddr) -> String {
 pub(super) fn pipeline(
     config: &Config,
     admission: &Admission,
+    shared: &Shared,
     metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
     lifecycle: &Lifecycle,
     address: SocketAddr,
 ) -> Result<Pipeline, AppError> {
@@ -302,6 +301,7 @@ pub(super) fn pipeline(
         scan_budget: config.pipeline.scan_budget_bytes,
         offload_bytes: config.pipeline.offload_bytes,
         default_max_tokens: config.providers.default_max_tokens,
+        per_minute: per_minute(config),
         max_answer_bytes: config.providers.max_answer_bytes,
         heartbeat: Duration::from_millis(config.providers.heartbeat_ms),
         public_url: public_url(config, address),
@@ -309,14 +309,25 @@ pub(super) fn pipeline(
     Ok(Pipeline::new(Services {
         admission: admission.clone(),
         scanner: Scanner::new()?,
-        quotas: LocalQuotas::new(config.limits.max_tracked),
+        limits: shared.caller_limiter(lifecycle),
+        sessions: shared.sessions(),
         providers: providers(config)?,
         prices: prices(config),
         metrics: Arc::clone(metrics),
-        clock: Arc::clone(clock),
+        clock: Arc::clone(&shared.clock),
         settings,
         halt: lifecycle.halt.clone(),
     }))
+}
+
+fn per_minute(config: &Config) -> PerMinute {
+    let limits = &config.limits;
+    PerMinute {
+        key_calls: limits.key_calls_per_minute.into(),
+        key_tokens: limits.key_tokens_per_minute.into(),
+        org_calls: limits.org_calls_per_minute.into(),
+        org_tokens: limits.org_tokens_per_minute.into(),
+    }
 }
 
 fn providers(config: &Config) -> Result<Providers, AppError> {
@@ -360,6 +371,7 @@ pub(super) struct Door<'a> {
     pub(super) config: &'a Arc<Config>,
     pub(super) admission: &'a Admission,
     pub(super) sql: &'a Sql,
+    pub(super) shared: &'a Shared,
     pub(super) jwks: Jwks,
 }
 
@@ -377,8 +389,8 @@ impl Door<'_> {
         address: SocketAddr,
     ) -> State {
         let config = Arc::clone(self.config);
-        let most = config.limits.max_tracked;
         State::new(http::Parts {
+            storage: self.sql.name(),
             records: Records::new(self.sql.clone()),
             authz: Authz::new(programs),
             admin_key: bootstrap.admin_key(),
@@ -386,8 +398,8 @@ impl Door<'_> {
             names: http::NameSource::new(&self.admission.outbox.boot()),
             requests: Arc::new(Semaphore::new(config.server.max_requests)),
             body_bytes: Arc::new(AtomicUsize::new(0)),
-            addresses: LocalQuotas::new(most),
-            failures: LocalQuotas::new(most),
+            addresses: self.shared.limiter(),
+            failures: self.shared.limiter(),
             public_url: public_url(&config, address),
             started: clock.running(),
             admission: self.admission.clone(),

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     crypto::Jwks,
     domain::{clock::Clock, digest::Digest, ids::OrgId},
-    limits::LocalQuotas,
+    limits::Limiter,
     pipeline::Pipeline,
     policy::Authz,
     telemetry::Metrics,
@@ -41,13 +41,16 @@ pub struct Parts {
     pub bootstrap_agent: Option<(Digest, OrgId)>,
     /// The organization that an administrator acts in without saying so.
     pub default_org: OrgId,
+    /// Which database, in a word.
+    pub storage: &'static str,
     pub readiness: Arc<Readiness>,
     /// Requests that may be answered at once.
     pub requests: Arc<Semaphore>,
     /// Bytes of bodies in memory.
     pub body_bytes: Arc<AtomicUsize>,
-    pub addresses: LocalQuotas<std::net::IpAddr>,
-    pub failures: LocalQuotas<std::net::IpAddr>,
+    /// Calls and failures by address: apart from each other and from agents, so that none fills another's memory.
+    pub addresses: Limiter,
+    pub failures: Limiter,
     pub names: NameSource,
     pub public_url: String,
     pub started: crate::domain::clock::Running,

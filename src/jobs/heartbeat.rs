@@ -4,7 +4,10 @@
 //! soon; the lease ends by itself if none succeeds. Never compares two machines' clocks: the database's decides when others may
 //! take this one for dead, this machine's own when to stop.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +20,17 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Renews the lease until stopped: six times before it would end.
-pub(super) async fn beat(sql: &Sql, admission: &Admission, holds: Duration, stop: CancellationToken) {
+pub(super) async fn beat(
+    sql: &Sql,
+    admission: &Admission,
+    holds: Duration,
+    instances: &AtomicUsize,
+    stop: CancellationToken,
+) {
     if !sql.is_shared() {
         return;
     }
+    count(sql, instances).await;
     let mut pause = holds / 6;
     while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
         let boot = admission.outbox.boot();
@@ -30,6 +40,7 @@ pub(super) async fn beat(sql: &Sql, admission: &Admission, holds: Duration, stop
             // Another boot may have taken this one's place meanwhile; its lease is not this heartbeat's to renew.
             Ok(true) if admission.outbox.boot() == boot => {
                 admission.lease.renewed(sent_at, holds.saturating_sub(LEASE_MARGIN));
+                count(sql, instances).await;
             }
             Ok(true) => {}
             Ok(false) => {
@@ -43,5 +54,13 @@ pub(super) async fn beat(sql: &Sql, admission: &Admission, holds: Duration, stop
                 pause = AGAIN.min(pause);
             }
         }
+    }
+}
+
+/// How many live, for limits that are divided while Redis is away.
+async fn count(sql: &Sql, instances: &AtomicUsize) {
+    match sql.live_boots().await {
+        Ok(live) => instances.store(live.len().max(1), Ordering::Relaxed),
+        Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "how many live is not known"),
     }
 }

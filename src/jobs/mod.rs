@@ -18,7 +18,10 @@ mod heartbeat;
 mod hints;
 mod open_calls;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 pub use checkpoint::Checkpoints;
 pub use heartbeat::LEASE_MARGIN;
@@ -36,14 +39,16 @@ pub struct Parts {
     pub checkpoints: Checkpoints,
     /// Lease and hints.
     pub config: DatabaseConfig,
+    /// How many instances live; kept up to date.
+    pub instances: Arc<AtomicUsize>,
 }
 
 /// Runs everything until stopped. What ends calls runs beside the timetable: no job may make a revocation late.
 pub async fn run(parts: Parts, stop: CancellationToken) {
-    let Parts { sql, admission, checkpoints, config } = parts;
+    let Parts { sql, admission, checkpoints, config, instances } = parts;
     let follows = open_calls::follow(&admission.snapshots, stop.clone());
     let lease = admission.lease.run(stop.clone());
-    let beats = heartbeat::beat(&sql, &admission, config.lease(), stop.clone());
+    let beats = heartbeat::beat(&sql, &admission, config.lease(), &instances, stop.clone());
     let hears = hints::hear(&sql, &admission.snapshots, config.notify, stop.clone());
     let tells = hints::tell(&sql, &admission, stop.clone());
     tokio::join!(follows, lease, beats, hears, tells, timetable(&admission, checkpoints, stop));

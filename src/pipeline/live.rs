@@ -12,6 +12,7 @@ use super::{
 use crate::{
     admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, OpenCall, UsageRecord},
     domain::{clock::Running, money::NanoUsd},
+    limits::Hold,
     usage::{Price, Usage, estimate_tokens},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Live {
     started: Running,
     price: Price,
     prompt_bytes: u64,
+    /// The tokens that it was charged, to be corrected.
+    hold: Option<Hold>,
     /// Whether the provider can have seen the call.
     pub(super) sent: Arc<std::sync::atomic::AtomicBool>,
     /// How it ended, once that is known.
@@ -49,7 +52,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(services: &Arc<Services>, exchange: &Exchange, open: OpenAdmission) -> Self {
+    pub(super) fn new(services: &Arc<Services>, exchange: &mut Exchange, open: OpenAdmission) -> Self {
         Self {
             open,
             services: Arc::clone(services),
@@ -57,6 +60,7 @@ impl Live {
             started: exchange.started,
             price: services.prices.of(&exchange.request.model),
             prompt_bytes: exchange.request.body.len() as u64,
+            hold: exchange.hold.take(),
             sent: Arc::default(),
             // Until something else is known, what ends a call is its caller's leaving.
             outcome: "client_closed",
@@ -113,6 +117,9 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         let (usage, cost) = self.bill();
+        if let Some(hold) = self.hold.take() {
+            hold.settle(usage.prompt_tokens.saturating_add(usage.completion_tokens));
+        }
         let elapsed = self.services.clock.running().0.saturating_sub(self.started.0);
         let outcome = match self.outcome {
             "client_closed" if self.services.halt.is_cancelled() => "shutdown",

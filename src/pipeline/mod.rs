@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! http/api/chat_completions   reads the request and renders what comes of it
-//! pipeline::Pipeline::handle  decide → admit → call → answer
+//! pipeline::Pipeline::handle  charge → decide → admit → call → answer
+//!   quota                     what the call counts against; the only wait before the decision
 //!   runner::decide            the steps before the call, then the conditional rules; no I/O
 //!   admission                 the durable record, and the permit
 //!   call::call                the provider's key, the call, the answer or its stream; cut when `watch` says so
@@ -20,9 +21,11 @@ mod entries;
 mod exchange;
 mod live;
 mod outcome;
+mod quota;
 mod refusal;
 mod runner;
 mod scan;
+mod session;
 mod step;
 mod streaming;
 mod watch;
@@ -31,6 +34,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use exchange::{Caller, Exchange, Names};
 pub use outcome::{AnswerHead, Links, Outcome, WholeAnswer};
+pub use quota::PerMinute;
 pub use refusal::{Failure, Refusal, RefusalKind, Refused};
 use step::Run;
 pub use step::StepReport;
@@ -40,9 +44,10 @@ use tokio::time::Instant;
 use crate::{
     admission::{self, Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
     detect::Scanner,
-    domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
-    limits::LocalQuotas,
+    domain::{clock::Clock, money::NanoUsd, steps},
+    limits::Limiter,
     providers::Providers,
+    sessions::Sessions,
     telemetry::Metrics,
     usage::{Price, Prices},
 };
@@ -69,8 +74,7 @@ const STEPS: [(&str, Run); 13] = [
 ];
 
 /// Options of the registry that no step of this build reads: storing one would silently do nothing, so it is refused.
-pub const UNREAD_OPTIONS: [(&str, &str); 8] = [
-    ("rate_limit", "max_tokens"),
+pub const UNREAD_OPTIONS: [(&str, &str); 7] = [
     ("detect_pii", "block_entities"),
     ("detect_pii", "allow_list"),
     ("detect_pii", "custom_patterns"),
@@ -98,6 +102,8 @@ pub struct Settings {
     pub offload_bytes: usize,
     /// Answer tokens reserved where the request names no bound.
     pub default_max_tokens: u64,
+    /// Limits of keys and organizations.
+    pub per_minute: PerMinute,
     /// Largest answer that is collected.
     pub max_answer_bytes: usize,
     /// A silent stream is kept open with a comment after so long.
@@ -112,8 +118,10 @@ pub struct Services {
     pub admission: Admission,
     /// All detectors.
     pub scanner: Scanner,
-    /// Quotas by agent.
-    pub quotas: LocalQuotas<AgentId>,
+    /// Limits on calls and tokens.
+    pub limits: Limiter,
+    /// What is remembered of sessions.
+    pub sessions: Sessions,
     /// Providers.
     pub providers: Providers,
     /// Prices.
@@ -145,12 +153,13 @@ impl Pipeline {
         &self.services
     }
 
-    /// Decides, records, calls, answers.
+    /// Charges, decides, records, calls, answers.
     pub async fn handle(&self, mut exchange: Exchange, mut snapshot: Arc<Snapshot>) -> Outcome {
         let deadline = Instant::now() + self.services.admission.deadline;
         let mut question: Option<Question> = None;
         let mut room = None;
         loop {
+            quota::charge(&self.services, &mut exchange, &snapshot).await;
             let began = std::time::Instant::now();
             let judged;
             (judged, exchange) = self.decide(exchange, &snapshot, room);
@@ -167,10 +176,12 @@ impl Pipeline {
             match asked {
                 Asked::Admitted(open, permit) => {
                     self.services.metrics.admission.observe(began.elapsed().as_secs_f64());
+                    session::note(&self.services, &exchange, &judgement);
                     return call::call(&self.services, exchange, judgement, open, permit).await;
                 }
                 Asked::Refused(refused, id) => {
                     self.services.metrics.count_refusal(&refused.refusal.blocked_by);
+                    session::note(&self.services, &exchange, &judgement);
                     return Outcome::Refused(refused, head(&self.services, &exchange, id.as_deref()));
                 }
                 Asked::Expired => return Outcome::Unauthorized,

@@ -19,10 +19,17 @@ use crate::{
 pub(in crate::http) async fn health(Ask(state): Ask<State>) -> Json<Value> {
     let up = state.clock.running().0.saturating_sub(state.started.0) / 1_000_000_000;
     let agents = state.admission.snapshots.current(&state.default_org).map_or(0, |s| s.config.agents.len());
-    let degraded = !state.admission.is_writable();
-    let status = if degraded { "degraded" } else { "ok" };
+    let mut reasons = Vec::new();
+    if !state.admission.is_writable() {
+        reasons.push("the record cannot be written");
+    }
+    if state.pipeline.services().limits.is_degraded() {
+        reasons.push("Redis is away: limits and sessions are kept per instance");
+    }
+    let status = if reasons.is_empty() { "ok" } else { "degraded" };
     Json(json!({
-        "status": status, "version": VERSION, "storage": "sqlite", "agents": agents, "uptime_seconds": up,
+        "status": status, "version": VERSION, "storage": state.storage, "agents": agents, "uptime_seconds": up,
+        "reasons": reasons,
     }))
 }
 

@@ -34,12 +34,12 @@ use crate::{
 /// Calls the provider and answers.
 pub(super) async fn call(
     services: &Arc<Services>,
-    exchange: Exchange,
+    mut exchange: Exchange,
     judgement: Judgement,
     open: OpenAdmission,
     permit: Permit,
 ) -> Outcome {
-    let mut live = Live::new(services, &exchange, open);
+    let mut live = Live::new(services, &mut exchange, open);
     let mut head = head(services, &exchange, Some(&live.id()));
     let began = Instant::now();
     let mut watch = Watch::over(services, &exchange.caller, &permit);
