@@ -94,3 +94,6 @@ impl Admission {
         Ok(receipt)
     }
 }
+
+#[cfg(test)]
+mod tests;
