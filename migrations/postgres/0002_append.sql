@@ -78,14 +78,10 @@ DECLARE
 BEGIN
     -- A chain that has not begun gets its head; nobody waits for anybody here but for the same beginning.
     IF 0 = ANY (g_seen_seq) THEN
-        FOR g IN 1 .. cardinality(g_org) LOOP
-            IF g_seen_seq[g] = 0 THEN
-                INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid)
-                SELECT g_org[g], 0, zero, 0, zero, zero, g_kid[g]
-                WHERE NOT EXISTS (SELECT 1 FROM audit_head a WHERE a.org_id = g_org[g])
-                ON CONFLICT (org_id) DO NOTHING;
-            END IF;
-        END LOOP;
+        INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid)
+        SELECT n.org, 0, zero, 0, zero, zero, n.kid FROM unnest(g_org, g_seen_seq, g_kid) AS n (org, seen, kid)
+        WHERE n.seen = 0 AND NOT EXISTS (SELECT 1 FROM audit_head a WHERE a.org_id = n.org)
+        ORDER BY n.org COLLATE "C" ON CONFLICT (org_id) DO NOTHING;
     END IF;
     -- Heads first, in order, in a statement of its own; everything is read after it.
     IF p_wait THEN

@@ -303,11 +303,13 @@ impl<'a> World<'a> {
             }
         }
         built.sort_by(|a, b| (a.org, &a.boot).cmp(&(b.org, &b.boot)));
+        // As the writer does.
+        let alone = built.len() == 1;
         let now = SystemClock.now();
         let mut answers: Vec<Vec<Appended>> = Vec::new();
         for database in self.both {
             let mut groups: Vec<Group<'_>> = built.iter().map(|group| self.group(group)).collect();
-            answers.push(append(&database.sql, &mut groups, true, now).await.unwrap());
+            answers.push(append(&database.sql, &mut groups, alone, now).await.unwrap());
         }
         for (group, (embedded, shared)) in built.iter().zip(answers[0].iter().zip(&answers[1])) {
             let kinds: Vec<&str> = group.items.iter().map(|built| built.item().kind).collect();

@@ -11,7 +11,7 @@ use crate::domain::{
 
 #[path = "../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the whole of what starts a server; this module needs a part of it")]
-mod postgres_server;
+pub(crate) mod postgres_server;
 
 pub(crate) struct Database {
     pub(crate) sql: Sql,
@@ -65,11 +65,11 @@ impl Database {
 }
 
 /// The address of a new database on this process's Postgres.
-async fn postgres_url() -> String {
+pub(crate) async fn postgres_url() -> String {
     postgres_server::Postgres::shared().await.database().await
 }
 
-fn settings(url: &str) -> PostgresSettings {
+pub(crate) fn settings(url: &str) -> PostgresSettings {
     PostgresSettings {
         url: url.into(),
         append_connections: 2,
