@@ -24,7 +24,7 @@
 //!
 //! Does what it is told inside the transaction that it is given. Decides nothing.
 //!
-//! - [`storage`]: the SQLite database, one file per table, and the anchors beside it.
+//! - [`storage`]: the SQLite database, one file per table, and the anchors beside it; the connection to Redis.
 //!
 //! # Floor 3: services
 //!
@@ -33,9 +33,10 @@
 //! - [`audit`]: entries, chains, signed batches, checkpoints, exports and the offline verifier; pure.
 //! - [`auth`]: the form of keys, their hashes, principals and roles.
 //! - [`detect`]: one pass over a text, all findings; classification and redaction; pure.
-//! - [`limits`]: rate limits by GCRA, kept in memory.
+//! - [`limits`]: rate limits by GCRA, kept in Redis, or in memory without it.
 //! - [`policy`]: rules, the cascade, Rego, decisions and their memo.
 //! - [`providers`]: sending a call and reading what comes back, whole or as events.
+//! - [`sessions`]: what is remembered of a caller's session, in Redis or in memory.
 //! - [`tenants`]: organizations, projects, agents and what is configured for them.
 //! - [`usage`]: tokens, prices, what a call costs.
 //! - [`vault`]: provider keys and signing keys, sealed under a data key per organization.
@@ -77,6 +78,7 @@ pub mod detect;
 pub mod limits;
 pub mod policy;
 pub mod providers;
+pub mod sessions;
 pub mod tenants;
 pub mod usage;
 pub mod vault;

@@ -36,6 +36,9 @@ use crate::{
 const TRIES: u32 = 50;
 /// How often a commit of unknown outcome is asked again at once.
 const ASKS: u32 = 3;
+/// How long a receipt waits for instances that have just been told, and how often it looks.
+const SPREAD: Duration = Duration::from_millis(25);
+const SPREAD_LOOK: Duration = Duration::from_millis(4);
 /// Between two such.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -165,6 +168,20 @@ impl Changes {
             this.one(&org, &make).await
         });
         made.await.unwrap_or(Err(ChangeError::Stopped))
+    }
+
+    /// How many instances live, and on how many of them a version is loaded; waits a moment for those that have just been
+    /// told. And how many calls of older versions still run.
+    pub(super) async fn spread(&self, org: &OrgId, version: u64) -> Result<((u64, u64), u64), StorageError> {
+        let until = tokio::time::Instant::now() + SPREAD;
+        loop {
+            let (live, loaded) = self.sql.live_on(org, version).await?;
+            if loaded >= live || tokio::time::Instant::now() >= until {
+                let (_, older) = self.sql.open_holds(org, version).await?;
+                return Ok(((live, loaded), older));
+            }
+            tokio::time::sleep(SPREAD_LOOK).await;
+        }
     }
 
     fn turn(&self, org: &OrgId) -> Arc<tokio::sync::Mutex<()>> {

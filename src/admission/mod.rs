@@ -20,12 +20,16 @@ mod change;
 mod content;
 mod credentials;
 mod founding;
+mod lease;
+mod open_calls;
 mod outbox;
 mod permit;
 mod question;
 mod queue;
 mod records;
 mod recover;
+#[cfg(test)]
+pub(crate) mod rig;
 mod run;
 mod snapshot;
 mod snapshots;
@@ -40,6 +44,8 @@ pub use content::{
 };
 pub use credentials::{CredentialError, Credentials};
 pub use founding::{check_agents, found_organization};
+pub use lease::Lease;
+pub use open_calls::{OpenCall, OpenCalls};
 pub use outbox::{Extended, Outbox, Refused, Reserve};
 pub use permit::{Permit, PermitExpired};
 pub use question::{Answer, OpenAdmission, Question};
@@ -67,6 +73,10 @@ pub struct Admission {
     pub outbox: Outbox,
     /// Makes changes.
     pub changes: Arc<Changes>,
+    /// This instance's right to admit.
+    pub lease: Lease,
+    /// Which organizations have calls under way.
+    pub open_calls: OpenCalls,
     /// Compiled configuration.
     pub snapshots: Arc<Snapshots>,
     /// Sealing and opening provider keys.
@@ -80,16 +90,36 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Opens a question, if this instance may admit: its id will end as an entry.
+    pub fn question(&self, org: &OrgId) -> Result<Question, Refused> {
+        if !self.lease.is_live() {
+            return Err(Refused::Lease);
+        }
+        self.outbox.question(org)
+    }
+
+    /// Whether anything can be admitted, as far as this instance knows.
+    pub fn is_writable(&self) -> bool {
+        self.lease.is_live() && self.outbox.is_writable()
+    }
+
     /// Commits a change and installs what it made before it is acknowledged.
     pub async fn change(
         &self,
         org: &OrgId,
         make: impl FnOnce(Option<&OrgConfig>) -> Result<ChangeSet, ChangeRefused> + Clone + Send + Sync + 'static,
     ) -> Result<Receipt, ChangeError> {
-        let receipt = self.changes.make(org, make).await?;
+        let mut receipt = self.changes.make(org, make).await?;
         // A snapshot that cannot be compiled is found again, and refused, by the next request; the change stands.
         if let Err(error) = self.snapshots.refresh(org, Some(receipt.stamp)).await {
             tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "a change was committed but not loaded");
+        }
+        // Who else has it is a courtesy: the change stands, and validates itself at every instance's next admission.
+        match self.changes.spread(org, receipt.stamp.version).await {
+            Ok((live, older)) => (receipt.live, receipt.older_calls) = (live, older),
+            Err(error) => {
+                tracing::warn!(org.id = %org, error = &error as &dyn std::error::Error, "who has loaded a change is not known");
+            }
         }
         Ok(receipt)
     }

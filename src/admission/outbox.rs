@@ -35,6 +35,9 @@ pub enum Refused {
     /// The record cannot be written now.
     #[error("the record cannot be written")]
     Latched,
+    /// This instance's lease is over.
+    #[error("this instance may not write to the record now")]
+    Lease,
     /// Too much waits already.
     #[error("too many requests wait for their record")]
     Busy,

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
+use tokio_util::sync::CancellationToken;
 
 use super::snapshots::Compiler;
 use crate::{
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub stamp: ConfigStamp,
     /// Its records.
     pub config: OrgConfig,
+    /// Cancelled when this is no longer what decides here: whoever follows it looks at the next one.
+    pub superseded: CancellationToken,
     keys: HashMap<Digest, KeyId>,
     views: HashMap<AgentId, ArcSwapOption<AgentView>>,
     compiler: Arc<Compiler>,
@@ -90,7 +93,8 @@ impl Snapshot {
         let config = OrgConfig::read(rows)?;
         let keys = config.keys.values().map(|key| (key.hash, key.key_id.clone())).collect();
         let views = config.agents.keys().map(|agent| (agent.clone(), ArcSwapOption::empty())).collect();
-        Ok(Self { org, stamp, config, keys, views, compiler, bytes: rows.bytes() * BYTES_PER_BYTE })
+        let (superseded, bytes) = (CancellationToken::new(), rows.bytes() * BYTES_PER_BYTE);
+        Ok(Self { org, stamp, config, superseded, keys, views, compiler, bytes })
     }
 
     /// Memory, roughly.

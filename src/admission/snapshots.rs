@@ -1,8 +1,9 @@
 //! Snapshots of all organizations in use: loading, keeping, dropping.
 //!
 //! Owns one cell per organization behind an atomic pointer. Loading is single-flight per organization, so a slow one never
-//! delays another. Bounded in bytes: organizations that were idle longest are dropped. Rows that do not hash to the
-//! head's digest are refused and alarmed, and what was loaded before is dropped with them.
+//! delays another. Bounded in bytes: organizations that were idle longest are dropped, never one with calls under way. Rows
+//! that do not hash to the head's digest are refused and alarmed, and what was loaded before is dropped with them. Whatever
+//! leaves its cell says so to those who follow it.
 
 use std::{
     collections::HashMap,
@@ -14,12 +15,20 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::snapshot::{Snapshot, SnapshotError};
+use futures_util::StreamExt as _;
+
+use super::{
+    open_calls::OpenCalls,
+    snapshot::{Snapshot, SnapshotError},
+};
 use crate::{
     domain::{clock::Clock, ids::OrgId, stamp::ConfigStamp},
     policy::Programs,
-    storage::Sql,
+    storage::{Sql, StorageError},
 };
+
+/// Organizations that are loaded at once when many have changed: a slow one delays no other, and all together not the pool.
+const LOADS: usize = 4;
 
 /// What turns configuration into something that decides.
 pub struct Compiler {
@@ -40,21 +49,35 @@ struct Cell {
     last_used: AtomicU64,
 }
 
+impl Cell {
+    /// Puts in what decides from now on, and tells those who follow what decided until now.
+    fn replace(&self, next: Option<Arc<Snapshot>>) {
+        if let Some(before) = self.current.swap(next) {
+            before.superseded.cancel();
+        }
+    }
+}
+
 /// Every organization in use.
 pub struct Snapshots {
     cells: ArcSwap<HashMap<OrgId, Arc<Cell>>>,
     adding: Mutex<()>,
     sql: Sql,
     compiler: Arc<Compiler>,
+    open_calls: OpenCalls,
     most_bytes: usize,
     uses: AtomicU64,
+    /// What was loaded and has not been told the other instances.
+    untold: Mutex<HashMap<OrgId, u64>>,
+    news: tokio::sync::Notify,
 }
 
 impl Snapshots {
     /// Nothing is loaded yet.
-    pub fn new(sql: Sql, compiler: Arc<Compiler>, most_bytes: usize) -> Self {
+    pub fn new(sql: Sql, compiler: Arc<Compiler>, open_calls: OpenCalls, most_bytes: usize) -> Self {
         let cells = ArcSwap::from_pointee(HashMap::new());
-        Self { cells, adding: Mutex::default(), sql, compiler, most_bytes, uses: AtomicU64::new(0) }
+        let (adding, untold, uses) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Self { cells, adding, sql, compiler, open_calls, most_bytes, uses, untold, news: tokio::sync::Notify::new() }
     }
 
     /// What compiles configurations, for trying one before it is written.
@@ -96,14 +119,19 @@ impl Snapshots {
         }
         match self.load(org).await {
             Ok(snapshot) => {
-                cell.current.store(Some(Arc::clone(&snapshot)));
+                cell.replace(Some(Arc::clone(&snapshot)));
+                self.note(org, snapshot.stamp.version);
                 self.shrink(org);
+                if self.cells.load().get(org).is_none_or(|there| !Arc::ptr_eq(there, &cell)) {
+                    // The cell was dropped while this loaded: nothing will replace it there, so whoever follows it asks again.
+                    snapshot.superseded.cancel();
+                }
                 Ok(Some(snapshot))
             }
             Err(error) => {
                 if matches!(error, SnapshotError::Tampered { .. }) {
                     tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "alarm: configuration was edited outside of tappass");
-                    cell.current.store(None);
+                    cell.replace(None);
                 }
                 Err(error)
             }
@@ -117,6 +145,37 @@ impl Snapshots {
             Some(snapshot) if snapshot.stamp == head.stamp => Ok(Some(snapshot)),
             _ => self.refresh(org, Some(head.stamp)).await,
         }
+    }
+
+    /// Loads again what the database has newer, of the organizations with calls under way; asks in one statement.
+    pub async fn refresh_open(&self) -> Result<(), StorageError> {
+        let orgs = self.open_calls.organizations();
+        if orgs.is_empty() {
+            return Ok(());
+        }
+        let stamps = self.sql.stamps(&orgs).await?;
+        let newer = stamps.into_iter().filter(|(org, stamp)| self.current(org).is_none_or(|now| now.stamp != *stamp));
+        futures_util::stream::iter(newer)
+            .for_each_concurrent(LOADS, async |(org, stamp)| {
+                if let Err(error) = self.refresh(&org, Some(stamp)).await {
+                    tracing::warn!(org.id = %org, error = &error as &dyn std::error::Error, "a newer configuration was not loaded");
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    fn note(&self, org: &OrgId, version: u64) {
+        if self.sql.is_shared() {
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(org.clone(), version);
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits for something to be loaded; answers what was since the last time.
+    pub async fn loaded(&self) -> HashMap<OrgId, u64> {
+        self.news.notified().await;
+        std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether at least one organization could be served.
@@ -150,7 +209,7 @@ impl Snapshots {
         Ok(Some(cell))
     }
 
-    /// Drops those that were idle longest until the rest fits; `keep` stays.
+    /// Drops those that were idle longest until the rest fits; `keep` stays, and what has calls under way.
     fn shrink(&self, keep: &OrgId) {
         let _one = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let cells = self.cells.load_full();
@@ -160,7 +219,8 @@ impl Snapshots {
             return;
         }
         let mut left = HashMap::clone(&cells);
-        let mut idle: Vec<_> = cells.iter().filter(|(org, _)| *org != keep).collect();
+        let mut dropped = Vec::new();
+        let mut idle: Vec<_> = cells.iter().filter(|(org, _)| *org != keep && !self.open_calls.has(org)).collect();
         idle.sort_by_key(|(_, cell)| cell.last_used.load(Ordering::Relaxed));
         for (org, cell) in idle {
             if total <= self.most_bytes {
@@ -168,7 +228,91 @@ impl Snapshots {
             }
             total -= size(cell);
             left.remove(org);
+            dropped.push(Arc::clone(cell));
         }
         self.cells.store(Arc::new(left));
+        // A call may have begun since it was asked whether there are any: it looks again, and loads what it follows.
+        for cell in dropped {
+            cell.replace(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admission::rig::Rig,
+        domain::{
+            clock::ManualClock,
+            ids::ProjectId,
+            rows::{Table, Write},
+        },
+        tenants::Project,
+    };
+
+    fn org(name: &str) -> OrgId {
+        OrgId::parse(name).unwrap()
+    }
+
+    fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::at(0))
+    }
+
+    #[tokio::test]
+    async fn a_change_made_elsewhere_reaches_those_who_have_calls_under_way() {
+        Rig::run(async |elsewhere| {
+            let org = org("org_a");
+            elsewhere.found(&org).await;
+            let (here, calls) = elsewhere.instance(clock(), usize::MAX);
+            let before = here.get(&org).await.unwrap().unwrap();
+            let project =
+                Project { project_id: ProjectId::parse("new").unwrap(), name: "new".to_owned(), created_at: 0 };
+            elsewhere.change(&org, vec![Write::put(Table::Project, "new", &project).unwrap()]).await;
+            here.refresh_open().await.unwrap();
+            assert!(!before.superseded.is_cancelled(), "nobody has a call under way, so nobody asks");
+            let _call = calls.enter(&org);
+            here.refresh_open().await.unwrap();
+            assert!(before.superseded.is_cancelled());
+            let after = here.current(&org).unwrap();
+            assert_eq!((before.stamp.version, after.stamp.version), (1, 2));
+            here.refresh_open().await.unwrap();
+            assert!(!after.superseded.is_cancelled(), "what has not changed is not loaded again");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_organization_with_calls_under_way_stays_and_one_that_is_dropped_says_so() {
+        Rig::run(async |elsewhere| {
+            let (busy, idle, last) = (org("org_a"), org("org_b"), org("org_c"));
+            let (here, calls) = elsewhere.instance(clock(), 1);
+            let _call = calls.enter(&busy);
+            let mut told = Vec::new();
+            for org in [&busy, &idle, &last] {
+                elsewhere.found(org).await;
+                told.push(here.get(org).await.unwrap().unwrap());
+            }
+            let told: Vec<bool> = told.iter().map(|snapshot| snapshot.superseded.is_cancelled()).collect();
+            assert_eq!(told, [false, true, false]);
+            assert!(here.current(&busy).is_some() && here.current(&idle).is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn rows_that_were_edited_end_what_was_loaded_before() {
+        Rig::run(async |elsewhere| {
+            let org = org("org_a");
+            elsewhere.found(&org).await;
+            let (here, _calls) = elsewhere.instance(clock(), usize::MAX);
+            let before = here.get(&org).await.unwrap().unwrap();
+            let mut tx = elsewhere.sql.begin().await.unwrap().unwrap();
+            tx.apply(&org, &[Write::delete(Table::Project, "default")]).await.unwrap();
+            tx.commit().await.unwrap();
+            assert!(matches!(here.refresh(&org, None).await, Err(SnapshotError::Tampered { .. })));
+            assert!(before.superseded.is_cancelled() && here.current(&org).is_none());
+        })
+        .await;
     }
 }

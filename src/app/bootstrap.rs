@@ -48,10 +48,12 @@ pub struct Started {
 }
 
 impl Plan {
-    pub(super) fn new(config: &Config, secrets: Secrets) -> Self {
+    pub(super) fn new(config: &Config, secrets: Secrets) -> Result<Self, AppError> {
+        check("TAPPASS_ADMIN_KEY", secrets.admin_key.as_ref())?;
+        check("TAPPASS_BOOTSTRAP_AGENT_KEY", secrets.agent_key.as_ref())?;
         let url = &config.providers.openai.base_url;
         let base_url_is_local = url.starts_with("http://");
-        Self { secrets, base_url_is_local, development: false }
+        Ok(Self { secrets, base_url_is_local, development: false })
     }
 
     /// Development also makes an agent, and lifts the preset's hundred calls an hour.
@@ -71,11 +73,6 @@ impl Plan {
 
     /// The first organization's id: the one that is there, or a new one.
     pub(super) async fn organization(&self, sql: &Sql) -> Result<OrgId, AppError> {
-        for (name, key) in
-            [("TAPPASS_ADMIN_KEY", &self.secrets.admin_key), ("TAPPASS_BOOTSTRAP_AGENT_KEY", &self.secrets.agent_key)]
-        {
-            check(name, key.as_ref())?;
-        }
         match Records::new(sql.clone()).first_organization().await? {
             Some(org) => Ok(org),
             None => OrgId::parse(&random("org")?).map_err(|_| AppError::Record),

@@ -95,7 +95,7 @@ pub(super) async fn run(config: Config, environment: &Environment) -> Result<boo
     }
     let (admin_key, agent_key) = (secrets.admin_key.clone(), secrets.agent_key.clone());
     let outside = Outside { clock: Arc::new(SystemClock) };
-    let app = App::build(config, secrets, outside).await?.for_development();
+    let app = App::build(config, secrets, outside)?.for_development();
     let tell = move |started: &Started| {
         let made = started.agent_key.as_ref().map(|key| key.reveal().to_owned());
         let agent = made.or_else(|| agent_key.map(|key| key.expose_secret().to_owned())).unwrap_or_default();

@@ -1,36 +1,44 @@
 //! The assembly: builds everything in order, runs it, takes it apart.
 //!
-//! Owns the one straight function from settings to a listening gateway, readable from top to bottom. Never decides
-//! anything that a service could.
+//! Owns the one straight function from settings to a gateway that answers, readable from top to bottom: what is wrong
+//! with the settings, the folder or the port ends the start before anybody is served; then the door opens and says that
+//! the gateway starts; then everything that needs the database is built (`ground`), which may have to be waited for. Never
+//! decides anything that a service could.
 
 mod bootstrap;
 mod cli;
 mod dev;
+mod ground;
+mod instance;
 mod lifecycle;
 mod records;
+mod shared;
 mod signing;
 mod tools;
+mod waiting;
 mod wiring;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 pub use bootstrap::Started;
 pub use cli::main;
 pub use lifecycle::Lifecycle;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    admission::{self, Admission},
     config::{Config, Secrets},
     domain::clock::Clock,
-    http::{self, Readiness, State},
-    jobs::{self, Checkpoints},
-    storage::Sql,
+    http::{self, Readiness},
+    jobs,
 };
+use ground::{Core, Ground, Tasks};
 pub use wiring::AppError;
 
 /// What comes from outside the process, besides the settings.
@@ -40,146 +48,122 @@ pub struct Outside {
     pub clock: Arc<dyn Clock>,
 }
 
-/// A gateway that is built and not yet running.
+/// A gateway that has its place and does not run yet.
 pub struct App {
     /// Where it listens.
     pub address: SocketAddr,
     listener: TcpListener,
-    state: State,
-    admission: Admission,
-    sql: Sql,
-    readiness: Arc<Readiness>,
-    lifecycle: Lifecycle,
-    config: Arc<Config>,
-    writer: admission::Writer,
-    checkpoints: Checkpoints,
-    _lock: wiring::DataLock,
-    bootstrap: bootstrap::Plan,
-    default_org: crate::domain::ids::OrgId,
-    /// Held until everything that a first start makes is there, so that two instances do not make it twice.
-    start: Option<crate::storage::sql::Lock>,
+    ground: Ground,
+    lock: wiring::DataLock,
 }
 
 impl App {
-    /// Builds everything, in order; nothing is served yet.
-    pub async fn build(config: Config, secrets: Secrets, outside: Outside) -> Result<Self, AppError> {
+    /// Takes what has to be ours and checks what was set; nothing is served yet, and no database asked.
+    pub fn build(config: Config, secrets: Secrets, outside: Outside) -> Result<Self, AppError> {
         let config = Arc::new(config);
         let clock = outside.clock;
-        let lifecycle = Lifecycle::default();
+        let began = clock.running();
         let lock = wiring::data_folder(&config)?;
-        let sql = wiring::database(&config, &secrets).await?;
-        let start = sql.lock("start").await?;
-        let vault = wiring::vault(&config, &sql, &clock).await?;
-        let credentials = Arc::new(admission::Credentials::new(vault, sql.clone()));
-        let keys = signing::keys(&config, &sql, &credentials, &clock).await?;
-        let boot = wiring::boot_id()?;
-        wiring::register_boot(&sql, &boot, &config).await?;
-        let writer_config = wiring::writer_config(&config);
-        let key = Arc::new(keys.writer);
-        let (writer, outbox) = admission::Writer::new(
-            sql.clone(),
-            boot.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&key),
-            (writer_config, wiring::reborn(&sql, &config)),
-            lifecycle.end.clone(),
-        );
-        let changes = admission::Changes::new(sql.clone(), outbox.clone(), key, lifecycle.jobs.clone());
+        let postgres = instance::postgres(&config, &secrets)?;
+        let redis = shared::settings(&config, &secrets)?;
+        let bootstrap = bootstrap::Plan::new(&config, secrets)?;
+        wiring::chat_url(&config)?;
         let compiler = wiring::compiler(&config, &clock)?;
-        let programs = Arc::clone(&compiler.programs);
-        let snapshots = admission::Snapshots::new(sql.clone(), compiler, config.data.snapshot_cache_bytes);
-        let admission = Admission {
-            outbox,
-            changes: Arc::new(changes),
-            snapshots: Arc::new(snapshots),
-            credentials,
-            aggregates: Arc::default(),
-            deadline: Duration::from_millis(config.admission.deadline_ms),
-            permit: config.admission.permit(),
-        };
         let (listener, address) = wiring::listen(&config)?;
-        let bootstrap = bootstrap::Plan::new(&config, secrets);
-        let metrics = Arc::new(crate::telemetry::Metrics::default());
-        let pipeline = wiring::pipeline(&config, &admission, &metrics, &clock, &lifecycle, address)?;
-        let readiness = Arc::new(Readiness::default());
-        let default_org = bootstrap.organization(&sql).await?;
-        let parts = wiring::Door { config: &config, admission: &admission, sql: &sql, jwks: keys.jwks.clone() };
-        let ready = Arc::clone(&readiness);
-        let org = default_org.clone();
-        let state = parts.state(pipeline, &programs, metrics, &clock, ready, &bootstrap, org, address);
-        let anchors = crate::storage::Anchors::below(&config.data.dir);
-        let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(&clock), &config.audit);
-        Ok(Self {
-            address,
-            listener,
-            state,
-            admission,
-            sql,
-            readiness,
-            lifecycle,
+        let (lifecycle, readiness) = (Lifecycle::default(), Arc::new(Readiness::default()));
+        let (metrics, instances) = (Arc::default(), Arc::new(AtomicUsize::new(1)));
+        let ground = Ground {
             config,
-            writer,
-            checkpoints,
-            _lock: lock,
+            clock,
+            began,
+            lifecycle,
+            readiness,
+            metrics,
+            instances,
+            compiler,
             bootstrap,
-            default_org,
-            start,
-        })
+            address,
+            postgres,
+            redis,
+        };
+        Ok(Self { address, listener, ground, lock })
     }
 
     /// Development also makes an agent with a key, and lifts the preset's rate limit.
     #[must_use]
     pub fn for_development(mut self) -> Self {
-        self.bootstrap.for_development();
+        self.ground.bootstrap.for_development();
         self
     }
 
     /// A handle to stop it with.
     pub fn lifecycle(&self) -> Lifecycle {
-        self.lifecycle.clone()
+        self.ground.lifecycle.clone()
     }
 
     /// Runs until stopped. `started` is called once requests are answered. Answers whether everything was recorded.
     pub async fn run(self, started: impl FnOnce(&Started) -> Result<(), AppError>) -> Result<bool, AppError> {
-        let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = self.lifecycle.clone();
+        let Self { listener, ground, lock: _lock, .. } = self;
+        let Lifecycle { stop, cut, end, connections, jobs: tracker, .. } = ground.lifecycle.clone();
         let mut signals = lifecycle::Signals::take().map_err(AppError::Signal)?;
-        let writing = tracker.spawn(self.writer.run());
-        let outbox = &self.admission.outbox;
-        let begun = outbox.note(&admission::system_org(), crate::audit::kind::BOOT_STARTED, &wiring::boot_note());
-        begun.map_err(|_| AppError::Record)?;
-        admission::close_dead_boots(&self.sql, outbox).await?;
-        let recovered = admission::recover(&self.sql, outbox).await?;
-        if recovered > 0 {
-            tracing::warn!(admissions = recovered, "admissions of an earlier run were closed as unknown");
-            self.state.0.metrics.recovered.inc_by(recovered);
-        }
-        let made = self.bootstrap.run(&self.admission, &self.default_org, self.address).await?;
-        if let Some(start) = self.start {
+        let shared = shared::Shared::start(&ground).await?;
+        let door = ground.door()?;
+        let ends = http::server::Ends { stop, cut };
+        let server = ground.config.server.clone();
+        let drain_limit = Duration::from_millis(server.drain_timeout_ms);
+        let serving = http::server::serve(listener, door.clone(), server, ends, connections.clone());
+        let serving = connections.spawn(serving);
+        let built = tokio::select! {
+            built = waiting::while_out_of_reach(async || ground.core(&shared).await, &ground.readiness, &door) => Some(built?),
+            () = ground.lifecycle.signalled(&mut signals) => None,
+        };
+        let Some((mut core, Tasks { writer, checkpoints })) = built else {
+            // Nothing was admitted, so nothing is left to record.
+            door.refuse();
+            ground.lifecycle.drain(&ground.readiness, drain_limit).await;
+            return Ok(true);
+        };
+        let mut writing = tracker.spawn(writer.run());
+        let made = tokio::select! {
+            made = ground.found(&core) => Some(made?),
+            () = ground.lifecycle.signalled(&mut signals) => None,
+        };
+        let Some(made) = made else {
+            door.refuse();
+            ground.lifecycle.drain(&ground.readiness, drain_limit).await;
+            end.cancel();
+            return Ok(close(&core, writing).await);
+        };
+        // What a first start makes is there: another instance may start.
+        if let Some(start) = core.start.take() {
             start.release().await;
         }
         let jobs_stop = end.child_token();
-        let jobs = tracker.spawn(jobs::run(self.admission.clone(), self.checkpoints, jobs_stop.clone()));
-        // The socket listens already: whoever reads what `started` writes is answered, if only in a moment.
-        self.readiness.started.store(true, Ordering::Release);
+        let mut jobs = tracker.spawn(jobs::run(
+            jobs::Parts {
+                sql: core.sql.clone(),
+                admission: core.admission.clone(),
+                checkpoints,
+                config: ground.config.database.clone(),
+                instances: Arc::clone(&ground.instances),
+            },
+            jobs_stop.clone(),
+        ));
+        ground.readiness.started.store(true, Ordering::Release);
+        door.open(http::router(core.state.clone()));
+        // Whoever reads what `started` writes is answered by the gateway.
         started(&made)?;
-        let router = http::router(self.state.clone());
-        let server = self.config.server.clone();
-        let ends = http::server::Ends { stop, cut };
-        let serving = connections.spawn(http::server::serve(self.listener, router, server, ends, connections.clone()));
-        tracing::info!(address = %self.address, version = crate::config::VERSION, "listening");
-        let mut writing = writing;
-        let mut jobs = jobs;
+        tracing::info!(address = %ground.address, version = crate::config::VERSION, "listening");
         // A gateway without its writer or its jobs is not one: it ends, and whoever watches it starts another.
         let lost = tokio::select! {
-            () = self.lifecycle.signalled(&mut signals) => false,
+            () = ground.lifecycle.signalled(&mut signals) => false,
             _ = &mut writing => true,
             _ = &mut jobs => true,
         };
         if lost {
             tracing::error!("the writer or the jobs ended: shutting down");
         }
-        let limit = Duration::from_millis(self.config.server.drain_timeout_ms);
-        self.lifecycle.drain(&self.readiness, limit).await;
+        ground.lifecycle.drain(&ground.readiness, drain_limit).await;
         serving.abort();
         jobs_stop.cancel();
         if lost {
@@ -189,11 +173,16 @@ impl App {
             tracing::warn!("a job did not end in time");
         }
         end.cancel();
-        let written = tokio::time::timeout(Duration::from_secs(2), writing).await;
-        let written = matches!(written, Ok(Ok(true)));
-        wiring::close_boot(&self.sql, &self.admission.outbox.boot()).await;
-        self.sql.close().await;
-        tracing::info!(written, "stopped");
-        Ok(written)
+        Ok(close(&core, writing).await)
     }
+}
+
+/// The writer has been told to end: what waits is written, this boot is closed.
+async fn close(core: &Core, writing: JoinHandle<bool>) -> bool {
+    let written = tokio::time::timeout(Duration::from_secs(2), writing).await;
+    let written = matches!(written, Ok(Ok(true)));
+    instance::close_boot(&core.sql, &core.admission.outbox.boot()).await;
+    core.sql.close().await;
+    tracing::info!(written, "stopped");
+    written
 }

@@ -16,23 +16,16 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{bootstrap, lifecycle::Lifecycle};
+use super::{bootstrap, lifecycle::Lifecycle, shared::Shared};
 use crate::{
-    admission::{Admission, ChangeError, Compiler, CredentialError, Reborn, Records, WriterConfig},
-    config::{Config, KeyNeed, PriceConfig, Secrets, VERSION},
+    admission::{Admission, ChangeError, Compiler, CredentialError, Records, WriterConfig},
+    config::{Config, KeyNeed, PriceConfig, VERSION},
     crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
-    domain::{
-        clock::Clock,
-        ids::{BootId, OrgId, base32},
-        money::NanoUsd,
-        plan::PipelineSpec,
-        steps::Preset,
-    },
+    domain::{clock::Clock, ids::OrgId, money::NanoUsd, plan::PipelineSpec, steps::Preset},
     http::{self, Readiness, State},
-    limits::LocalQuotas,
     net::{self, NetError},
-    pipeline::{Pipeline, Services, Settings, has_step},
+    pipeline::{PerMinute, Pipeline, Services, Settings, has_step},
     policy::{Authz, PolicyError, Programs},
     providers::{Echo, HttpProvider, Providers, Timeouts},
     storage::{Sql, StorageError, sql::PostgresSettings},
@@ -130,37 +123,11 @@ pub(super) fn database_file(dir: &std::path::Path) -> PathBuf {
     dir.join("tappass.db")
 }
 
-/// Where the Postgres is, if there is to be one.
-pub(super) fn postgres(config: &Config, secrets: &Secrets) -> Result<Option<PostgresSettings>, AppError> {
-    use secrecy::ExposeSecret as _;
-    let database = &config.database;
-    let url = match &secrets.database_url {
-        Some(url) => url.clone(),
-        None if database.url.is_empty() => return Ok(None),
-        None => secrecy::SecretString::from(database.url.as_str()),
-    };
-    let scheme = url.expose_secret().split("://").next().unwrap_or_default().to_owned();
-    if scheme != "postgres" && scheme != "postgresql" {
-        let right = "must be a Postgres address such as postgres://user:password@host:5432/name".to_owned();
-        return Err(AppError::Setting("DATABASE_URL", right));
-    }
-    Ok(Some(PostgresSettings {
-        url,
-        append_connections: database.append_connections,
-        read_connections: database.read_connections,
-        admin_connections: database.admin_connections,
-        lock_timeout: Duration::from_millis(database.lock_timeout_ms),
-        statement_timeout: Duration::from_millis(database.statement_timeout_ms),
-        migrate: database.migrate,
-        target: None,
-    }))
-}
-
 /// Opens the database; only its owner may read it.
-pub(super) async fn database(config: &Config, secrets: &Secrets) -> Result<Sql, AppError> {
+pub(super) async fn database(config: &Config, postgres: Option<&PostgresSettings>) -> Result<Sql, AppError> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    if let Some(settings) = postgres(config, secrets)? {
-        return Ok(Sql::connect(&settings).await?);
+    if let Some(settings) = postgres {
+        return Ok(Sql::connect(settings).await?);
     }
     let path = database_file(&config.data.dir);
     // Made here and not by the driver, so that it never is readable for others.
@@ -181,47 +148,6 @@ pub(super) async fn vault(config: &Config, sql: &Sql, clock: &Arc<dyn Clock>) ->
     let hard_age = Duration::from_secs(config.vault.data_key_seconds.max(1));
     let limits = DataKeyLimits { hard_age, refresh_age: hard_age / 2, ..DataKeyLimits::default() };
     Ok(Vault::new(Arc::new(kek), Arc::clone(clock), &config.audit.deployment, limits))
-}
-
-/// A new boot id: random, new at every start.
-pub(super) fn boot_id() -> Result<BootId, AppError> {
-    let mut bytes = [0; 10];
-    getrandom::fill(&mut bytes).map_err(AppError::Random)?;
-    BootId::parse(&format!("boot_{}", base32(&bytes))).map_err(|_| AppError::Record)
-}
-
-/// Registers this boot. Where one process owns the database it closes all others, which is right because it holds the
-/// lock on the folder.
-pub(super) async fn register_boot(sql: &Sql, boot: &BootId, config: &Config) -> Result<(), AppError> {
-    sql.register_boot(boot, VERSION, config.database.lease()).await?;
-    if sql.is_shared() {
-        return Ok(());
-    }
-    let closed = sql.close_other_boots(boot).await?;
-    if closed > 0 {
-        tracing::warn!(boots = closed, "an earlier run did not end by itself");
-    }
-    Ok(())
-}
-
-/// How this process registers again after it was taken for dead.
-pub(super) fn reborn(sql: &Sql, config: &Config) -> Reborn {
-    let (sql, lease) = (sql.clone(), config.database.lease());
-    Box::new(move || {
-        let sql = sql.clone();
-        Box::pin(async move {
-            let boot = boot_id().map_err(|_| StorageError::Inconsistent { table: "boot" })?;
-            sql.register_boot(&boot, VERSION, lease).await?;
-            Ok(boot)
-        })
-    })
-}
-
-/// Closes this boot at the end; if that fails the next start does it.
-pub(super) async fn close_boot(sql: &Sql, boot: &BootId) {
-    if let Err(error) = sql.close_boot(boot).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "this boot was not closed; the next start closes it");
-    }
 }
 
 /// What the system's chain says about a start.
@@ -279,8 +205,8 @@ pub(super) fn public_url(config: &Config, address: SocketAddr) -> String {
 pub(super) fn pipeline(
     config: &Config,
     admission: &Admission,
+    shared: &Shared,
     metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
     lifecycle: &Lifecycle,
     address: SocketAddr,
 ) -> Result<Pipeline, AppError> {
@@ -288,6 +214,7 @@ pub(super) fn pipeline(
         scan_budget: config.pipeline.scan_budget_bytes,
         offload_bytes: config.pipeline.offload_bytes,
         default_max_tokens: config.providers.default_max_tokens,
+        per_minute: per_minute(config),
         max_answer_bytes: config.providers.max_answer_bytes,
         heartbeat: Duration::from_millis(config.providers.heartbeat_ms),
         public_url: public_url(config, address),
@@ -295,14 +222,25 @@ pub(super) fn pipeline(
     Ok(Pipeline::new(Services {
         admission: admission.clone(),
         scanner: Scanner::new()?,
-        quotas: LocalQuotas::new(config.limits.max_tracked),
+        limits: shared.caller_limiter(lifecycle),
+        sessions: shared.sessions(),
         providers: providers(config)?,
         prices: prices(config),
         metrics: Arc::clone(metrics),
-        clock: Arc::clone(clock),
+        clock: Arc::clone(&shared.clock),
         settings,
         halt: lifecycle.halt.clone(),
     }))
+}
+
+fn per_minute(config: &Config) -> PerMinute {
+    let limits = &config.limits;
+    PerMinute {
+        key_calls: limits.key_calls_per_minute.into(),
+        key_tokens: limits.key_tokens_per_minute.into(),
+        org_calls: limits.org_calls_per_minute.into(),
+        org_tokens: limits.org_tokens_per_minute.into(),
+    }
 }
 
 fn providers(config: &Config) -> Result<Providers, AppError> {
@@ -313,13 +251,18 @@ fn providers(config: &Config) -> Result<Providers, AppError> {
         idle: millis(own.idle_timeout_ms),
         total: millis(own.total_timeout_ms),
     };
-    let base = own.openai.base_url.trim_end_matches('/');
-    let url = reqwest::Url::parse(&format!("{base}/chat/completions"))
-        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))?;
+    let url = chat_url(config)?;
     let client = net::provider_client(millis(own.connect_timeout_ms))?;
     let needs_key = own.openai.key == KeyNeed::Required;
     let openai = HttpProvider::new("openai", url, needs_key, own.openai.models.clone(), client, timeouts);
     Ok(Providers::new(Arc::new(Echo::default()), Arc::new(openai)))
+}
+
+/// Where the provider's chat is; also asked before anything is served, so that a wrong setting is found then.
+pub(super) fn chat_url(config: &Config) -> Result<reqwest::Url, AppError> {
+    let base = config.providers.openai.base_url.trim_end_matches('/');
+    reqwest::Url::parse(&format!("{base}/chat/completions"))
+        .map_err(|error| AppError::Setting("providers.openai.base_url", format!("is not a URL: {error}")))
 }
 
 fn prices(config: &Config) -> Prices {
@@ -341,6 +284,7 @@ pub(super) struct Door<'a> {
     pub(super) config: &'a Arc<Config>,
     pub(super) admission: &'a Admission,
     pub(super) sql: &'a Sql,
+    pub(super) shared: &'a Shared,
     pub(super) jwks: Jwks,
 }
 
@@ -358,8 +302,8 @@ impl Door<'_> {
         address: SocketAddr,
     ) -> State {
         let config = Arc::clone(self.config);
-        let most = config.limits.max_tracked;
         State::new(http::Parts {
+            storage: self.sql.name(),
             records: Records::new(self.sql.clone()),
             authz: Authz::new(programs),
             admin_key: bootstrap.admin_key(),
@@ -367,8 +311,8 @@ impl Door<'_> {
             names: http::NameSource::new(&self.admission.outbox.boot()),
             requests: Arc::new(Semaphore::new(config.server.max_requests)),
             body_bytes: Arc::new(AtomicUsize::new(0)),
-            addresses: LocalQuotas::new(most),
-            failures: LocalQuotas::new(most),
+            addresses: self.shared.limiter(),
+            failures: self.shared.limiter(),
             public_url: public_url(&config, address),
             started: clock.running(),
             admission: self.admission.clone(),

@@ -112,6 +112,7 @@ impl Environment {
             agent_key: secret("TAPPASS_BOOTSTRAP_AGENT_KEY"),
             database_url: secret("DATABASE_URL"),
             openai_key: secret("OPENAI_API_KEY"),
+            redis_url: secret("REDIS_URL"),
         }
     }
 }

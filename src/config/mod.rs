@@ -12,7 +12,7 @@ pub use layers::{ConfigError, DEFAULTS, Environment};
 use secrecy::SecretString;
 pub use sections::{
     AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat,
-    OpenAiConfig, PipelineConfig, PriceConfig, ProvidersConfig, ServerConfig, VaultConfig,
+    OpenAiConfig, PipelineConfig, PriceConfig, ProvidersConfig, RedisConfig, ServerConfig, VaultConfig,
 };
 use serde::Deserialize;
 
@@ -35,8 +35,10 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The key-encryption key and the age of data keys.
     pub vault: VaultConfig,
-    /// Limits before authentication.
+    /// Limits by address, key and organization.
     pub limits: LimitsConfig,
+    /// What instances share their limits and sessions in.
+    pub redis: RedisConfig,
     /// Preset and scan budget.
     pub pipeline: PipelineConfig,
     /// Model providers.
@@ -58,6 +60,8 @@ pub struct Secrets {
     pub database_url: Option<SecretString>,
     /// `OPENAI_API_KEY`: stored in the vault for the first organization.
     pub openai_key: Option<SecretString>,
+    /// `REDIS_URL`: it may hold a password, so it never stands in a file or in a message.
+    pub redis_url: Option<SecretString>,
 }
 
 impl Config {
@@ -73,6 +77,8 @@ impl Config {
         self.server.check()?;
         self.database.check()?;
         self.admission.check()?;
+        self.limits.check()?;
+        self.redis.check()?;
         self.pipeline.check()?;
         self.providers.check()?;
         self.log.check()?;
@@ -100,6 +106,13 @@ mod tests {
         let config = load(&[]).unwrap();
         assert_eq!(config.server.port, 9620);
         assert_eq!(config.server.max_body_bytes, 32 << 20);
+    }
+
+    #[test]
+    fn the_settings_for_production_are_valid() {
+        let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.toml"));
+        let config = Config::load(Some(&file), &Environment::default()).unwrap();
+        assert!(!config.database.migrate && config.server.host.is_unspecified());
     }
 
     #[test]
@@ -136,6 +149,23 @@ mod tests {
         for right in ["off", "INFO", "warn,tappass::http=debug", "info, hyper=off"] {
             assert!(load(&[("TAPPASS_LOG__LEVEL", right)]).is_ok(), "`{right}`");
         }
+    }
+
+    #[test]
+    fn a_redis_setting_that_cannot_be_names_what_would_be_right_and_never_a_password() {
+        let error = load(&[("TAPPASS_REDIS__URL", "redis://:hunter2@localhost")]).unwrap_err().to_string();
+        assert!(error.contains("REDIS_URL") && !error.contains("hunter2"), "{error}");
+        for (name, value, right) in [
+            ("TAPPASS_REDIS__URL", "localhost:6379", "rediss://host:port"),
+            ("TAPPASS_REDIS__TIMEOUT_MS", "0", "between 1 and 10000"),
+            ("TAPPASS_REDIS__PREFIX", "a b", "letters"),
+            ("TAPPASS_LIMITS__MAX_TRACKED", "0", "at least 1"),
+        ] {
+            let error = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(right), "{name}: {error}");
+        }
+        let secrets = Environment::from_pairs([("REDIS_URL", "rediss://:hunter2@redis:6378")]).secrets();
+        assert!(!format!("{:?}", secrets.redis_url).contains("hunter2"));
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub struct VaultConfig {
     pub data_key_seconds: u64,
 }
 
-/// Limits before authentication.
+/// Limits by address, key and organization.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
@@ -150,6 +150,54 @@ pub struct LimitsConfig {
     pub address_calls_per_minute: u32,
     pub address_failures_per_minute: u32,
     pub max_tracked: usize,
+    pub key_calls_per_minute: u32,
+    pub key_tokens_per_minute: u32,
+    pub org_calls_per_minute: u32,
+    pub org_tokens_per_minute: u32,
+}
+
+impl LimitsConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.max_tracked == 0 {
+            return Err(ConfigError::invalid("limits.max_tracked", "must be at least 1: nobody could be counted"));
+        }
+        Ok(())
+    }
+}
+
+/// What instances share their limits and sessions in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct RedisConfig {
+    pub url: String,
+    pub ca_file: String,
+    pub timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub prefix: String,
+}
+
+impl RedisConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, right: &str| Err(ConfigError::invalid(key, right));
+        // The address itself is never repeated: a wrong one may hold a password all the same.
+        if self.url.contains('@') {
+            let right = "must not hold a user or password; put the whole URL into the environment variable REDIS_URL";
+            return wrong("redis.url", right);
+        }
+        let known = ["redis://", "rediss://"].iter().any(|scheme| self.url.starts_with(scheme));
+        if !self.url.is_empty() && !known {
+            return wrong("redis.url", "must be redis://host:port or rediss://host:port, or empty for none");
+        }
+        if !(1..=10_000).contains(&self.timeout_ms) || !(1..=10_000).contains(&self.connect_timeout_ms) {
+            return wrong("redis.timeout_ms", "and `connect_timeout_ms` must be between 1 and 10000");
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
+        if !(1..=64).contains(&self.prefix.len()) || !self.prefix.bytes().all(plain) {
+            return wrong("redis.prefix", "must have 1 to 64 letters, digits or `_-.:`");
+        }
+        Ok(())
+    }
 }
 
 /// The pipeline.

@@ -1,20 +1,25 @@
-//! The door: every route on one page, every layer on another (`middleware`).
+//! The door: every route on one page, every layer on another (`middleware`). Until the gateway is built, `starting`
+//! answers instead.
 //!
 //! Owns HTTP: paths, headers, bodies, statuses. Never decides what a request may do (that is `pipeline` and
 //! `tappass.authz`) and never touches storage. Everything but the routes marked public is authenticated before it is
 //! routed, so an unknown path without a key is 401 and not 404.
 
 mod api;
+mod door;
 mod error;
 mod extract;
 mod middleware;
 pub mod server;
+mod starting;
 mod state;
 
 use axum::{
     Router,
     routing::{delete, get, post, put},
 };
+pub use door::Door;
+pub use starting::{Starting, starting};
 pub use state::{NameSource, Parts, Readiness, State};
 
 use middleware::Guard;

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use bytes::{Buf, Bytes};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,9 +25,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt as _;
 
-use super::middleware::Remote;
+use super::{door::Door, middleware::Remote};
 use crate::config::ServerConfig;
 
 /// The first bytes of HTTP/2 by prior knowledge; no method of HTTP/1 begins so.
@@ -44,7 +42,7 @@ pub struct Ends {
 }
 
 /// Serves until `stop`; connections run under the tracker.
-pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, ends: Ends, tracker: TaskTracker) {
+pub async fn serve(listener: TcpListener, door: Door, config: ServerConfig, ends: Ends, tracker: TaskTracker) {
     let connections = Arc::new(Semaphore::new(config.max_connections));
     let config = Arc::new(config);
     loop {
@@ -66,11 +64,11 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
             drop(stream);
             continue;
         };
-        let (router, config, ends) = (router.clone(), Arc::clone(&config), ends.clone());
+        let (door, config, ends) = (door.clone(), Arc::clone(&config), ends.clone());
         tracker.spawn(async move {
             let cut = ends.cut.clone();
             tokio::select! {
-                () = connection(stream, address, router, &config, ends.stop) => {}
+                () = connection(stream, address, door, &config, ends.stop) => {}
                 () = cut.cancelled() => {}
             }
             drop(permit);
@@ -81,7 +79,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
 async fn connection(
     mut stream: TcpStream,
     address: SocketAddr,
-    router: Router,
+    door: Door,
     config: &ServerConfig,
     stop: CancellationToken,
 ) {
@@ -101,7 +99,8 @@ async fn connection(
     let io = TokioIo::new(Timed::new(stream, first, Duration::from_millis(config.write_timeout_ms)));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Remote(address));
-        router.clone().oneshot(request)
+        let door = door.clone();
+        async move { door.answer(request).await }
     });
     if is_http2 {
         let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());

@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Semaphore;
@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     crypto::Jwks,
     domain::{clock::Clock, digest::Digest, ids::OrgId},
-    limits::LocalQuotas,
+    limits::Limiter,
     pipeline::Pipeline,
     policy::Authz,
     telemetry::Metrics,
@@ -41,13 +41,16 @@ pub struct Parts {
     pub bootstrap_agent: Option<(Digest, OrgId)>,
     /// The organization that an administrator acts in without saying so.
     pub default_org: OrgId,
+    /// Which database, in a word.
+    pub storage: &'static str,
     pub readiness: Arc<Readiness>,
     /// Requests that may be answered at once.
     pub requests: Arc<Semaphore>,
     /// Bytes of bodies in memory.
     pub body_bytes: Arc<AtomicUsize>,
-    pub addresses: LocalQuotas<std::net::IpAddr>,
-    pub failures: LocalQuotas<std::net::IpAddr>,
+    /// Calls and failures by address: apart from each other and from agents, so that none fills another's memory.
+    pub addresses: Limiter,
+    pub failures: Limiter,
     pub names: NameSource,
     pub public_url: String,
     pub started: crate::domain::clock::Running,
@@ -73,8 +76,25 @@ impl std::ops::Deref for State {
 pub struct Readiness {
     /// Everything was built.
     pub started: AtomicBool,
+    /// The start waits for a database that is out of reach.
+    pub waiting: AtomicBool,
     /// The process is going away.
     pub draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Why new requests should go elsewhere, as far as the process's own state says.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.started.load(Ordering::Acquire) {
+            let waits = self.waiting.load(Ordering::Acquire);
+            reasons.push(if waits { "the database does not answer" } else { "starting" }.to_owned());
+        }
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("shutting down".to_owned());
+        }
+        reasons
+    }
 }
 
 /// Names for requests, sessions and tasks: unique, without a system call each.

@@ -22,7 +22,7 @@ use crate::{
             flags::{Applied, Flags},
         },
     },
-    limits::Quota,
+    limits::{Hold, Verdict},
     policy::Decision,
     providers::openai::ChatRequest,
 };
@@ -49,6 +49,8 @@ pub struct Names {
     pub request: String,
     /// The caller's, or one of our own.
     pub session: String,
+    /// Whether the caller named it.
+    pub named: bool,
     /// Ours.
     pub task: String,
 }
@@ -71,8 +73,10 @@ pub struct Exchange {
     _held: Box<dyn std::any::Any + Send + Sync>,
     /// What the scan found; once per exchange.
     pub(super) scan: Option<PromptScan>,
-    /// What the rate limit said; counted once per exchange.
-    pub(super) quota: Option<Quota>,
+    /// What the limits said; counted once per exchange.
+    pub(super) quota: Option<Verdict>,
+    /// The tokens that are charged for it, until a call under way takes them over.
+    pub(super) hold: Option<Hold>,
 }
 
 /// One decision.
@@ -105,7 +109,7 @@ impl Exchange {
         held: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {
         let body_digest = crate::crypto::sha256(&[&request.body]);
-        Self { caller, names, flags, request, body_digest, started, _held: held, scan: None, quota: None }
+        Self { caller, names, flags, request, body_digest, started, _held: held, scan: None, quota: None, hold: None }
     }
 
     pub(super) fn coverage(&self) -> CoverageRecord {

@@ -10,8 +10,9 @@ use super::{
     exchange::{Exchange, Judgement},
 };
 use crate::{
-    admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, UsageRecord},
+    admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, OpenCall, UsageRecord},
     domain::{clock::Running, money::NanoUsd},
+    limits::Hold,
     usage::{Price, Usage, estimate_tokens},
 };
 
@@ -19,9 +20,13 @@ use crate::{
 pub(super) struct Live {
     open: OpenAdmission,
     services: Arc<Services>,
+    /// While it is here, the organization's configuration is followed.
+    _listed: OpenCall,
     started: Running,
     price: Price,
     prompt_bytes: u64,
+    /// The tokens that it was charged, to be corrected.
+    hold: Option<Hold>,
     /// Whether the provider can have seen the call.
     pub(super) sent: Arc<std::sync::atomic::AtomicBool>,
     /// How it ended, once that is known.
@@ -47,13 +52,15 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(services: &Arc<Services>, exchange: &Exchange, open: OpenAdmission) -> Self {
+    pub(super) fn new(services: &Arc<Services>, exchange: &mut Exchange, open: OpenAdmission) -> Self {
         Self {
             open,
             services: Arc::clone(services),
+            _listed: services.admission.open_calls.enter(&exchange.caller.org),
             started: exchange.started,
             price: services.prices.of(&exchange.request.model),
             prompt_bytes: exchange.request.body.len() as u64,
+            hold: exchange.hold.take(),
             sent: Arc::default(),
             // Until something else is known, what ends a call is its caller's leaving.
             outcome: "client_closed",
@@ -110,6 +117,9 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         let (usage, cost) = self.bill();
+        if let Some(hold) = self.hold.take() {
+            hold.settle(usage.prompt_tokens.saturating_add(usage.completion_tokens));
+        }
         let elapsed = self.services.clock.running().0.saturating_sub(self.started.0);
         let outcome = match self.outcome {
             "client_closed" if self.services.halt.is_cancelled() => "shutdown",

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! http/api/chat_completions   reads the request and renders what comes of it
-//! pipeline::Pipeline::handle  decide → admit → call → answer
+//! pipeline::Pipeline::handle  charge → decide → admit → call → answer
+//!   quota                     what the call counts against; the only wait before the decision
 //!   runner::decide            the steps before the call, then the conditional rules; no I/O
 //!   admission                 the durable record, and the permit
-//!   call::call                the provider's key, the call, the answer or its stream
+//!   call::call                the provider's key, the call, the answer or its stream; cut when `watch` says so
 //!   after / streaming         the answer's steps; the completion, whatever happens
 //! ```
 //!
@@ -20,16 +21,20 @@ mod entries;
 mod exchange;
 mod live;
 mod outcome;
+mod quota;
 mod refusal;
 mod runner;
 mod scan;
+mod session;
 mod step;
 mod streaming;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 pub use exchange::{Caller, Exchange, Names};
 pub use outcome::{AnswerHead, Links, Outcome, WholeAnswer};
+pub use quota::PerMinute;
 pub use refusal::{Failure, Refusal, RefusalKind, Refused};
 use step::Run;
 pub use step::StepReport;
@@ -37,11 +42,12 @@ pub use streaming::{GovernedStream, StreamAborted};
 use tokio::time::Instant;
 
 use crate::{
-    admission::{Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
+    admission::{self, Admission, Answer, OpenAdmission, Permit, Question, Reserve, Snapshot, SnapshotError},
     detect::Scanner,
-    domain::{clock::Clock, ids::AgentId, money::NanoUsd, steps},
-    limits::LocalQuotas,
+    domain::{clock::Clock, money::NanoUsd, steps},
+    limits::Limiter,
     providers::Providers,
+    sessions::Sessions,
     telemetry::Metrics,
     usage::{Price, Prices},
 };
@@ -68,8 +74,7 @@ const STEPS: [(&str, Run); 13] = [
 ];
 
 /// Options of the registry that no step of this build reads: storing one would silently do nothing, so it is refused.
-pub const UNREAD_OPTIONS: [(&str, &str); 8] = [
-    ("rate_limit", "max_tokens"),
+pub const UNREAD_OPTIONS: [(&str, &str); 7] = [
     ("detect_pii", "block_entities"),
     ("detect_pii", "allow_list"),
     ("detect_pii", "custom_patterns"),
@@ -97,6 +102,8 @@ pub struct Settings {
     pub offload_bytes: usize,
     /// Answer tokens reserved where the request names no bound.
     pub default_max_tokens: u64,
+    /// Limits of keys and organizations.
+    pub per_minute: PerMinute,
     /// Largest answer that is collected.
     pub max_answer_bytes: usize,
     /// A silent stream is kept open with a comment after so long.
@@ -111,8 +118,10 @@ pub struct Services {
     pub admission: Admission,
     /// All detectors.
     pub scanner: Scanner,
-    /// Quotas by agent.
-    pub quotas: LocalQuotas<AgentId>,
+    /// Limits on calls and tokens.
+    pub limits: Limiter,
+    /// What is remembered of sessions.
+    pub sessions: Sessions,
     /// Providers.
     pub providers: Providers,
     /// Prices.
@@ -144,12 +153,13 @@ impl Pipeline {
         &self.services
     }
 
-    /// Decides, records, calls, answers.
+    /// Charges, decides, records, calls, answers.
     pub async fn handle(&self, mut exchange: Exchange, mut snapshot: Arc<Snapshot>) -> Outcome {
         let deadline = Instant::now() + self.services.admission.deadline;
         let mut question: Option<Question> = None;
         let mut room = None;
         loop {
+            quota::charge(&self.services, &mut exchange, &snapshot).await;
             let began = std::time::Instant::now();
             let judged;
             (judged, exchange) = self.decide(exchange, &snapshot, room);
@@ -166,10 +176,12 @@ impl Pipeline {
             match asked {
                 Asked::Admitted(open, permit) => {
                     self.services.metrics.admission.observe(began.elapsed().as_secs_f64());
+                    session::note(&self.services, &exchange, &judgement);
                     return call::call(&self.services, exchange, judgement, open, permit).await;
                 }
                 Asked::Refused(refused, id) => {
                     self.services.metrics.count_refusal(&refused.refusal.blocked_by);
+                    session::note(&self.services, &exchange, &judgement);
                     return Outcome::Refused(refused, head(&self.services, &exchange, id.as_deref()));
                 }
                 Asked::Expired => return Outcome::Unauthorized,
@@ -240,14 +252,12 @@ impl Pipeline {
             admission.aggregates.count_limited(&exchange.caller.org, &exchange.caller.agent);
             return Ok(Asked::Refused(Box::new(refused(refusal.clone(), judgement)), None));
         }
-        let unwritten =
-            |_| Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted");
         let question = match question {
             Some(question) => question,
-            None => admission.outbox.question(&exchange.caller.org).map_err(unwritten)?,
+            None => admission.question(&exchange.caller.org).map_err(unwritten)?,
         };
         let id = format!("{}-{}", question.id().boot, question.id().counter);
-        let permit = Permit::from_now(Arc::clone(&self.services.clock), admission.permit);
+        let permit = Permit::from_now(&admission.lease, admission.permit);
         let stamp = judgement.snapshot.stamp;
         let answer = if let Some(refusal) = &judgement.refusal {
             admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
@@ -326,6 +336,14 @@ enum Asked {
     Stale(Question),
     Short(Question, NanoUsd),
     Expired,
+}
+
+/// The record takes nothing now.
+fn unwritten(why: admission::Refused) -> Failure {
+    if why == admission::Refused::Lease {
+        return Failure::lease_lost();
+    }
+    Failure::unavailable("record_unavailable", "the record cannot be written now, so nothing is admitted")
 }
 
 fn refused(refusal: Refusal, judgement: &Judgement) -> Refused {

@@ -44,8 +44,10 @@ pub struct AnswerHead {
     pub links: Links,
     /// Headers of the provider that a caller may see.
     pub headers: HeaderMap,
-    /// What the rate limit said.
+    /// The tightest limit on calls.
     pub quota: Option<Quota>,
+    /// The tightest limit on tokens.
+    pub tokens: Option<Quota>,
 }
 
 /// The ids that clients read from answers, chunks and refusals.
@@ -70,5 +72,6 @@ pub(super) fn head(services: &Services, exchange: &Exchange, decision: Option<&s
             .map(|id| format!("{}/api/audit/event/{id}", services.settings.public_url))
             .unwrap_or_default(),
     };
-    AnswerHead { links, headers: HeaderMap::new(), quota: exchange.quota }
+    let (quota, tokens) = exchange.quota.as_ref().map_or((None, None), |verdict| (verdict.calls, verdict.tokens));
+    AnswerHead { links, headers: HeaderMap::new(), quota, tokens }
 }

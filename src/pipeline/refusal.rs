@@ -82,6 +82,12 @@ impl Failure {
         Self { status, code, message: message.into(), retry_after: None }
     }
 
+    /// This instance may neither admit nor go on.
+    pub(super) fn lease_lost() -> Self {
+        let words = "the record's database is out of reach, so this gateway may not go on; ask again";
+        Self::unavailable("lease_lost", words)
+    }
+
     pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: 503, code, message: message.into(), retry_after: Some(1) }
     }

@@ -16,6 +16,7 @@ use super::{
     Services,
     before::{detectors, tools},
     exchange::{Exchange, Judgement},
+    quota,
     refusal::{Refusal, RefusalKind},
     step::{Run, StepError, StepReport, Verdict},
 };
@@ -83,6 +84,11 @@ pub(super) fn decide(
         if judgement.refusal.is_some() {
             return Ok(judgement);
         }
+    }
+    // The limits of keys and organizations are not the plan's, so they hold without its step as well.
+    judgement.refusal = quota::refusal(exchange).filter(|_| view.plan.step("rate_limit").is_none());
+    if judgement.refusal.is_some() {
+        return Ok(judgement);
     }
     guardrails(services, exchange, &mut judgement);
     if judgement.refusal.is_none()

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub admission: Histogram,
     /// Requests being answered.
     pub running: Gauge,
+    /// 1 while Redis is configured and away.
+    pub redis_degraded: Gauge,
     /// Unauthenticated answers.
     pub unauthenticated: Counter,
     /// Nano-dollars settled as `unknown` by recovery.
@@ -63,11 +65,24 @@ impl Default for Metrics {
         registry.register_with_unit("admission", "Time to the durable record", Unit::Seconds, admission.clone());
         let running: Gauge = Gauge::default();
         registry.register("requests_running", "Requests being answered", running.clone());
+        let redis_degraded: Gauge = Gauge::default();
+        registry.register("redis_degraded", "1 while Redis is configured and away", redis_degraded.clone());
         let unauthenticated = Counter::default();
         registry.register("unauthenticated", "Answers with 401", unauthenticated.clone());
         let recovered = Counter::default();
         registry.register("recovered_admissions", "Admissions closed as unknown", recovered.clone());
-        Self { registry, exchanges, refusals, steps, decision, admission, running, unauthenticated, recovered }
+        Self {
+            registry,
+            exchanges,
+            refusals,
+            steps,
+            decision,
+            admission,
+            running,
+            redis_degraded,
+            unauthenticated,
+            recovered,
+        }
     }
 }
 

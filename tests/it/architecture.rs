@@ -7,7 +7,7 @@ const FLOORS: &[&[&str]] = &[
     &["domain", "crypto", "telemetry"],
     &["config", "net"],
     &["storage"],
-    &["audit", "auth", "detect", "limits", "policy", "providers", "tenants", "usage", "vault"],
+    &["audit", "auth", "detect", "limits", "policy", "providers", "sessions", "tenants", "usage", "vault"],
     &["admission"],
     &["pipeline", "jobs"],
     &["http"],
@@ -26,6 +26,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("sqlx", &["storage"]),
+    ("redis", &["storage"]),
+    ("deadpool_redis", &["storage"]),
     ("regorus", &["policy"]),
     ("reqwest::Client::builder", &["net"]),
     ("prometheus_client", &["telemetry"]),

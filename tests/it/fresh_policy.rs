@@ -176,3 +176,80 @@ async fn a_running_stream_of_a_revoked_key_or_a_suspended_agent_is_cut() {
         assert_eq!((chain.closings().count(), chain.last_closing().unwrap().outcome()), (number + 1, "revoked"));
     }
 }
+
+/// An agent with one key, and that key's id.
+async fn agent_with_key(gateway: &Gateway, slug: &str) -> (String, String) {
+    let agent = gateway.onboard(slug).await;
+    let keys = gateway.admin("GET", &format!("/api/agents/{slug}/keys"), Value::Null).await.expect(200).json();
+    (agent.key, keys["data"][0]["key_id"].as_str().unwrap().to_owned())
+}
+
+async fn revoke(gateway: &Gateway, slug: &str, key_id: &str) {
+    gateway.admin("DELETE", &format!("/api/agents/{slug}/keys/{key_id}"), Value::Null).await.expect(200);
+}
+
+#[tokio::test]
+async fn every_stream_of_a_revoked_key_is_cut_at_once_and_no_other() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let gate = Gate::new();
+    let (key, key_id) = agent_with_key(&gateway, "revoked").await;
+    upstream.always(Answer::stream([event(&text_chunk("so far"))]).pause(&gate).piece(openai::DONE));
+    let mut wires = Vec::new();
+    for number in 0..9 {
+        let key = if number == 8 { &gateway.agent_key } else { &key };
+        let call = Call::post("/v1/chat/completions").key(key).json(&ask_stream("hi"));
+        let mut wire = call.begin(gateway.address).await;
+        assert_eq!(wire.head().await.status, 200);
+        let start = wire.read_until("so far").await;
+        wires.push((wire, start));
+    }
+    let (mut other, other_start) = wires.pop().unwrap();
+    // A change that takes nothing from anybody cuts nobody, and does not make the streams deaf to the next one.
+    gateway.onboard("bystander").await;
+    revoke(&gateway, "revoked", &key_id).await;
+    let acknowledged = Instant::now();
+    for (mut wire, start) in wires {
+        let (rest, whole) = wire.rest().await;
+        let sum = Sum::of(&[start, rest].concat());
+        assert!(!whole && sum.errors == ["revoked"], "{sum:?}");
+    }
+    let took = acknowledged.elapsed();
+    assert!(took < Duration::from_millis(700), "cut {took:?} after the revocation was acknowledged");
+    gate.open();
+    let (rest, whole) = other.rest().await;
+    assert!(whole && Sum::of(&[other_start, rest].concat()).done);
+    let chain = gateway.settled().await;
+    assert_eq!(chain.closings().filter(|closing| closing.outcome() == "revoked").count(), 8);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_provider_is_cut_when_its_key_is_revoked() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    let never = Gate::new();
+    let body = openai::completion("half of this").to_string();
+    let half = body.get(..body.len() / 2).unwrap();
+    let waits = [
+        ("head", ask("hi"), Answer::json(200, &openai::completion("never")).hold_head(&never)),
+        ("stream-head", ask_stream("hi"), Answer::stream([openai::DONE]).hold_head(&never)),
+        ("first-event", ask_stream("hi"), Answer::stream([""]).pause(&never).piece(openai::DONE)),
+        ("rest", ask("hi"), Answer::whole(200, "application/json", half).declare(body.len()).pause(&never).piece("}")),
+    ];
+    for (number, (slug, question, answer)) in waits.into_iter().enumerate() {
+        let (key, key_id) = agent_with_key(&gateway, slug).await;
+        upstream.then(answer);
+        let call = Call::post("/v1/chat/completions").key(&key).json(&question);
+        let mut wire = call.begin(gateway.address).await;
+        upstream.request(number).await;
+        revoke(&gateway, slug, &key_id).await;
+        let acknowledged = Instant::now();
+        let reply = wire.reply().await.expect(403);
+        let took = acknowledged.elapsed();
+        assert!(took < Duration::from_millis(700), "{slug}: cut after {took:?}");
+        assert_eq!(reply.json()["error"]["code"], "revoked", "{slug}");
+        upstream.abandoned(number).await;
+        let chain = gateway.settled().await;
+        assert_eq!((chain.closings().count(), chain.last_closing().unwrap().outcome()), (number + 1, "revoked"));
+    }
+}

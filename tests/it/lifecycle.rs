@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::{
     client::call_until_it_ends,
-    gateway::{Gateway, said},
+    gateway::{Gateway, TempDir, said, tappass},
     openai::{self, ask, ask_stream, completion, event, text_chunk},
     sse::Sum,
     upstream::{Answer, Gate, Upstream},
@@ -55,6 +55,26 @@ async fn two_processes_never_share_a_data_directory() {
     assert!(!output.status.success());
     assert!(said(&output).contains(data.to_str().unwrap()), "the folder is named: {}", said(&output));
     gateway.chat(&ask("hi")).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_waiting_would_not_heal_ends_a_start_at_once() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(&upstream).await;
+    let folder = TempDir::new();
+    let (data, port) = (folder.path().join("data"), gateway.address.port().to_string());
+    let started = |data: &str, variables| tappass(&["dev", "--data-dir", data, "--port", &port], variables);
+    let output = started(data.to_str().unwrap(), &[]);
+    assert!(!output.status.success() && said(&output).contains("cannot listen on"), "{}", said(&output));
+    let output = started(data.to_str().unwrap(), &[("TAPPASS_PROVIDERS__OPENAI__BASE_URL", "nonsense")]);
+    assert!(!output.status.success() && said(&output).contains("providers.openai.base_url"), "{}", said(&output));
+    assert!(!data.join("tappass.db").exists(), "neither asked for a database");
+    gateway.stop();
+    gateway.assert_verifies();
+    gateway.forget_chain();
+    std::fs::write(gateway.database(), "this is no database, and no time will make it one").unwrap();
+    let said = gateway.try_restart().await.unwrap_err();
+    assert!(said.contains("the database cannot be used"), "{said}");
 }
 
 #[tokio::test]

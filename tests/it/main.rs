@@ -36,6 +36,7 @@ mod lifecycle;
 mod limits;
 mod output_guard;
 mod paths;
+mod redis;
 mod refusals;
 mod request_bodies;
 mod response_bodies;

@@ -21,7 +21,6 @@ use crate::{
         middleware::{Identified, RequestId},
         state::State,
     },
-    limits::Quota,
     pipeline::{AnswerHead, Caller, Exchange, GovernedStream, Names, Outcome, RefusalKind, Refused, WholeAnswer},
     providers::openai::{ChatRequest, InvalidRequest},
 };
@@ -96,7 +95,7 @@ fn names(state: &State, request: String, headers: &HeaderMap) -> Result<Names, A
             text.to_owned()
         }
     };
-    Ok(Names { request, session, task: state.names.next("task") })
+    Ok(Names { request, session, named: given.is_some(), task: state.names.next("task") })
 }
 
 fn render(state: &State, outcome: Outcome) -> Response {
@@ -194,18 +193,21 @@ fn quota_headers(headers: &mut HeaderMap, head: &AnswerHead) {
         headers.insert(name, value.clone());
     }
     let providers = headers.keys().any(|name| name.as_str().starts_with("x-ratelimit-"));
-    let Some(quota) = head.quota.filter(|_| !providers) else {
-        if providers {
-            headers.insert("x-tappass-limit-source", HeaderValue::from_static("provider"));
-        }
+    if providers {
+        headers.insert("x-tappass-limit-source", HeaderValue::from_static("provider"));
         return;
-    };
-    let Quota { limit, remaining, reset, .. } = quota;
-    headers.insert("x-ratelimit-limit-requests", HeaderValue::from(limit));
-    headers.insert("x-ratelimit-remaining-requests", HeaderValue::from(remaining));
-    let seconds = format!("{}s", reset.div_ceil(1_000_000_000));
-    if let Ok(value) = HeaderValue::from_str(&seconds) {
-        headers.insert("x-ratelimit-reset-requests", value);
     }
-    headers.insert("x-tappass-limit-source", HeaderValue::from_static("tappass"));
+    for (quota, [limit, remaining, reset]) in [(head.quota, CALLS), (head.tokens, TOKENS)] {
+        let Some(quota) = quota else { continue };
+        headers.insert(limit, HeaderValue::from(quota.limit));
+        headers.insert(remaining, HeaderValue::from(quota.remaining));
+        let seconds = format!("{}s", quota.reset.div_ceil(1_000_000_000));
+        if let Ok(value) = HeaderValue::from_str(&seconds) {
+            headers.insert(reset, value);
+        }
+        headers.insert("x-tappass-limit-source", HeaderValue::from_static("tappass"));
+    }
 }
+
+const CALLS: [&str; 3] = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+const TOKENS: [&str; 3] = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];

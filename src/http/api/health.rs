@@ -3,8 +3,6 @@
 //! Owns the difference: `/health` and `/health/live` answer as long as the event loop turns and ask nobody; `/health/ready`
 //! says whether new requests should come here, and why not.
 
-use std::sync::atomic::Ordering;
-
 use axum::{
     extract::State as Ask,
     http::StatusCode,
@@ -21,10 +19,17 @@ use crate::{
 pub(in crate::http) async fn health(Ask(state): Ask<State>) -> Json<Value> {
     let up = state.clock.running().0.saturating_sub(state.started.0) / 1_000_000_000;
     let agents = state.admission.snapshots.current(&state.default_org).map_or(0, |s| s.config.agents.len());
-    let degraded = !state.admission.outbox.is_writable();
-    let status = if degraded { "degraded" } else { "ok" };
+    let mut reasons = Vec::new();
+    if !state.admission.is_writable() {
+        reasons.push("the record cannot be written");
+    }
+    if state.pipeline.services().limits.is_degraded() {
+        reasons.push("Redis is away: limits and sessions are kept per instance");
+    }
+    let status = if reasons.is_empty() { "ok" } else { "degraded" };
     Json(json!({
-        "status": status, "version": VERSION, "storage": "sqlite", "agents": agents, "uptime_seconds": up,
+        "status": status, "version": VERSION, "storage": state.storage, "agents": agents, "uptime_seconds": up,
+        "reasons": reasons,
     }))
 }
 
@@ -35,14 +40,10 @@ pub(in crate::http) async fn live() -> Json<Value> {
 
 /// Whether new requests should come here, with the reasons if not.
 pub(in crate::http) async fn ready(Ask(state): Ask<State>) -> Response {
-    let mut reasons: Vec<String> = Vec::new();
-    if !state.readiness.started.load(Ordering::Acquire) {
-        reasons.push("starting".to_owned());
-    }
-    if state.readiness.draining.load(Ordering::Acquire) {
-        reasons.push("shutting down".to_owned());
-    }
-    if !state.admission.outbox.is_writable() {
+    let mut reasons = state.readiness.reasons();
+    if !state.admission.lease.is_live() {
+        reasons.push("this instance has no lease: the database is out of reach".to_owned());
+    } else if !state.admission.is_writable() {
         reasons.push("the record cannot be written".to_owned());
     }
     if reasons.is_empty() {

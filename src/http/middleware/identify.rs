@@ -19,7 +19,7 @@ use crate::{
     auth::{PresentedKey, Principal},
     domain::{digest::Digest, ids::OrgId},
     http::{PUBLIC, error::ApiError, state::State},
-    limits::Rate,
+    limits::{Charges, Rate, Subject, Unit},
 };
 
 /// A known caller.
@@ -36,7 +36,7 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
         return next.run(request).await;
     }
     let address = request.extensions().get::<Remote>().map(|remote| remote.0.ip());
-    if let Some(error) = address.and_then(|address| too_fast(&state, address)) {
+    if let Some(error) = too_fast(&state, address).await {
         return error.into_response();
     }
     match find(&state, request.headers()).await {
@@ -49,31 +49,30 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
         Err(error) => {
             let response = error.into_response();
             if response.status() == StatusCode::UNAUTHORIZED {
-                return unauthenticated(&state, address, response);
+                return unauthenticated(&state, address, response).await;
             }
             response
         }
     }
 }
 
-fn too_fast(state: &State, address: IpAddr) -> Option<ApiError> {
+async fn too_fast(state: &State, address: Option<IpAddr>) -> Option<ApiError> {
     let calls = u64::from(state.config.limits.address_calls_per_minute);
-    let quota =
-        (calls > 0).then(|| state.addresses.check(&address, Rate::per_seconds(calls, 60), state.clock.running().0))?;
-    (!quota.allowed).then(|| ApiError::too_many(quota.retry_after.div_ceil(1_000_000_000)))
+    let address = address.filter(|_| calls > 0)?;
+    let charge = Charges::one(Subject::Address(address), Unit::Calls, Rate::per_seconds(calls, 60), 1);
+    let refused = state.addresses.charge(&charge).await.refused?;
+    Some(ApiError::too_many(refused.retry_after.div_ceil(1_000_000_000)))
 }
 
 /// Counts a 401; an address that causes too many gets 429.
-fn unauthenticated(state: &State, address: Option<IpAddr>, response: Response) -> Response {
+async fn unauthenticated(state: &State, address: Option<IpAddr>, response: Response) -> Response {
     state.metrics.unauthenticated.inc();
     state.admission.aggregates.count_unowned("unauthenticated");
     let most = u64::from(state.config.limits.address_failures_per_minute);
     let Some(address) = address.filter(|_| most > 0) else { return response };
-    let quota = state.failures.check(&address, Rate::per_seconds(most, 60), state.clock.running().0);
-    if quota.allowed {
-        return response;
-    }
-    ApiError::too_many(quota.retry_after.div_ceil(1_000_000_000)).into_response()
+    let charge = Charges::one(Subject::Failures(address), Unit::Calls, Rate::per_seconds(most, 60), 1);
+    let Some(refused) = state.failures.charge(&charge).await.refused else { return response };
+    ApiError::too_many(refused.retry_after.div_ceil(1_000_000_000)).into_response()
 }
 
 async fn find(state: &State, headers: &HeaderMap) -> Result<Identified, ApiError> {

@@ -13,7 +13,7 @@ mod protect;
 pub(super) use authorize::Guard;
 use axum::{Router, middleware::from_fn_with_state};
 pub(super) use identify::Identified;
-pub(super) use observe::{Remote, RequestId};
+pub(super) use observe::{Remote, RequestId, dress};
 
 use super::{error::ApiError, state::State};
 

@@ -41,6 +41,15 @@ pub(super) async fn observe(Ask(state): Ask<State>, mut request: Request, next: 
     let seen = logs.then(|| Seen::of(&request));
     let mut response = next.run(request).await;
     let identified = response.extensions_mut().remove::<Identified>();
+    dress(&mut response, &id);
+    if let Some(seen) = seen {
+        seen.log(&id, response.status().as_u16(), began, identified.as_ref());
+    }
+    response
+}
+
+/// Puts on a reply what stands on every one.
+pub(in crate::http) fn dress(response: &mut Response, id: &str) {
     let headers = response.headers_mut();
     for (name, value) in FIXED {
         headers.insert(name, value);
@@ -48,13 +57,9 @@ pub(super) async fn observe(Ask(state): Ask<State>, mut request: Request, next: 
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, value);
     }
-    if let Some(seen) = seen {
-        seen.log(&id, response.status().as_u16(), began, identified.as_ref());
-    }
-    response
 }
 
 /// What the access log says of a request.

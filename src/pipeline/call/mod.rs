@@ -1,7 +1,7 @@
 //! `call_llm` and `call_tool`: from the permit to the answer.
 //!
-//! Owns the provider's key for the call, the right to start, the one retry that costs nothing, and what becomes of the
-//! provider's status. Nothing is sent before the permit is checked in the poll that writes the first byte. `call_tool`
+//! Owns the provider's key for the call, the right to start, the one retry that costs nothing, what becomes of the
+//! provider's status, and that a call which may not go on is cut wherever it waits. Nothing is sent before the permit is checked in the poll that writes the first byte. `call_tool`
 //! runs server-side tools where tool servers are configured; this build configures none, so it has none to run.
 
 mod upstream;
@@ -21,6 +21,7 @@ use super::{
     refusal::Failure,
     step::StepReport,
     streaming::{Early, GovernedStream},
+    watch::{Cut, Watch},
 };
 use crate::{
     admission::{CredentialError, OpenAdmission, Permit},
@@ -33,15 +34,17 @@ use crate::{
 /// Calls the provider and answers.
 pub(super) async fn call(
     services: &Arc<Services>,
-    exchange: Exchange,
+    mut exchange: Exchange,
     judgement: Judgement,
     open: OpenAdmission,
     permit: Permit,
 ) -> Outcome {
-    let mut live = Live::new(services, &exchange, open);
+    let mut live = Live::new(services, &mut exchange, open);
     let mut head = head(services, &exchange, Some(&live.id()));
     let began = Instant::now();
-    let sent = send(services, &exchange, &judgement, &permit, &mut live).await;
+    let mut watch = Watch::over(services, &exchange.caller, &permit);
+    let sent = watch.unless_cut(send(services, &exchange, &judgement, &permit, &mut live)).await;
+    let sent = sent.unwrap_or_else(|cut| Err(cut_short(cut, &mut live)));
     let mut rules = Rules { exchange, judgement };
     let took = began.elapsed();
     for step in ["call_llm", "call_tool"].into_iter().filter_map(|id| rules.judgement.view.plan.step(id)) {
@@ -63,11 +66,11 @@ pub(super) async fn call(
     let id = head.headers.get("x-provider-request-id").and_then(|id| id.to_str().ok());
     live.provider_request = id.map(|id| id.chars().take(200).collect());
     if !reply.status.is_success() {
-        return refused_by_provider(services, reply, live, head).await;
+        return refused_by_provider(services, reply, live, watch, head).await;
     }
     match (rules.exchange.request.stream, reply.is_event_stream) {
-        (true, true) => stream(services, reply, live, rules, head).await,
-        (false, false) => whole(services, reply, live, rules, head).await,
+        (true, true) => stream(services, reply, live, rules, watch, head).await,
+        (false, false) => whole(services, reply, live, rules, watch, head).await,
         (asked, _) => {
             live.fails("provider_error", "the answer is not of the kind that was asked for");
             let words = if asked { "no event stream" } else { "an event stream that nobody asked for" };
@@ -75,6 +78,12 @@ pub(super) async fn call(
             Outcome::Failed(failure, head)
         }
     }
+}
+
+/// The call may not go on: what was waited for has been dropped, and the completion says why.
+fn cut_short(cut: Cut, live: &mut Live) -> Failure {
+    live.fails(cut.outcome, cut.failure.code);
+    cut.failure
 }
 
 /// Whether a header of the provider may be shown: it holds nothing that looks like a secret.
@@ -185,6 +194,7 @@ async fn refused_by_provider(
     services: &Arc<Services>,
     reply: UpstreamReply,
     mut live: Live,
+    mut watch: Watch,
     head: AnswerHead,
 ) -> Outcome {
     let status = reply.status.as_u16();
@@ -197,7 +207,10 @@ async fn refused_by_provider(
         };
         return Outcome::Failed(Failure::new(502, "provider_refused", words), head);
     }
-    let body = reply.body.collect(MOST_ERROR_BYTES).await.unwrap_or_default();
+    let body = match watch.unless_cut(reply.body.collect(MOST_ERROR_BYTES)).await {
+        Ok(body) => body.unwrap_or_default(),
+        Err(cut) => return Outcome::Failed(cut_short(cut, &mut live), head),
+    };
     let body = after::clean_error(services, &body);
     live.bytes_released = body.len() as u64;
     Outcome::Whole(WholeAnswer { status, body, head })
@@ -209,11 +222,13 @@ async fn whole(
     reply: UpstreamReply,
     mut live: Live,
     rules: Rules,
+    mut watch: Watch,
     head: AnswerHead,
 ) -> Outcome {
-    let body = match reply.body.collect(services.settings.max_answer_bytes).await {
-        Ok(body) => body,
-        Err(error) => {
+    let body = match watch.unless_cut(reply.body.collect(services.settings.max_answer_bytes)).await {
+        Ok(Ok(body)) => body,
+        Err(cut) => return Outcome::Failed(cut_short(cut, &mut live), head),
+        Ok(Err(error)) => {
             live.fails("provider_cut", error.code());
             return Outcome::Failed(failure(&error), head);
         }
@@ -224,8 +239,15 @@ async fn whole(
 }
 
 /// A stream: nothing is answered before its first event, so that an error in it can still be an error.
-async fn stream(services: &Arc<Services>, reply: UpstreamReply, live: Live, rules: Rules, head: AnswerHead) -> Outcome {
-    let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, &head.links));
+async fn stream(
+    services: &Arc<Services>,
+    reply: UpstreamReply,
+    live: Live,
+    rules: Rules,
+    watch: Watch,
+    head: AnswerHead,
+) -> Outcome {
+    let mut stream = Box::new(GovernedStream::new(services, reply.body, live, rules, watch, &head.links));
     match stream.prime().await {
         Ok(()) => Outcome::Stream(stream, head),
         Err(Early::Failed(failure)) => Outcome::Failed(failure, head),

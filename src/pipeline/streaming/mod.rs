@@ -4,7 +4,8 @@
 //! nothing may still change, an event is released in the poll that received it, as the bytes that came. A plan that may
 //! redact or refuse the answer holds it whole, with heartbeats; a tool call under `tool_permissions` is held from its
 //! first fragment. It ends normally only if the provider said so: anything else is an error frame and then an aborted
-//! connection, since a clean end would be taken for a whole answer. Dropping it cancels the call and completes it.
+//! connection, since a clean end would be taken for a whole answer. Cut in the poll after `watch` says so. Dropping it
+//! cancels the call and completes it.
 
 mod events;
 mod frames;
@@ -25,7 +26,6 @@ use http_body::Frame;
 use serde_json::json;
 use texts::Text;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     Links, Services,
@@ -33,23 +33,19 @@ use super::{
     call::failure,
     live::{Live, Rules},
     refusal::{Failure, Refusal, Refused},
+    watch::{Cut, Watch},
 };
 use crate::{
     admission::CoverageRecord,
     domain::json::line_safe,
-    domain::stamp::ConfigStamp,
     providers::{
         UpstreamBody,
         sse::{Event, Splitter},
     },
-    tenants::AgentStatus,
 };
 
 /// Most bytes of answer text that are kept to be scanned at the end; beyond them text is uncovered.
 const MOST_TEXT: usize = 4 << 20;
-
-/// How often a running stream asks whether its key and agent may still call.
-const WATCH: Duration = Duration::from_secs(1);
 
 /// How long an error frame has to leave before its connection is cut.
 const FLUSH: Duration = Duration::from_millis(15);
@@ -72,6 +68,7 @@ enum State {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the stream, not a mode")]
 pub struct GovernedStream {
     services: Arc<Services>,
+    watch: Watch,
     upstream: Option<UpstreamBody>,
     splitter: Splitter,
     live: Option<Live>,
@@ -96,10 +93,6 @@ pub struct GovernedStream {
     /// When the caller last saw something.
     seen: Instant,
     beat: Pin<Box<Sleep>>,
-    halt: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// When the newest configuration is looked at again.
-    watch: Pin<Box<Sleep>>,
-    stamp: ConfigStamp,
 }
 
 impl GovernedStream {
@@ -108,13 +101,14 @@ impl GovernedStream {
         upstream: UpstreamBody,
         live: Live,
         rules: Rules,
+        watch: Watch,
         links: &Links,
     ) -> Self {
         let heartbeat = services.settings.heartbeat;
         let holding = output::must_hold(&rules);
-        let stamp = rules.judgement.snapshot.stamp;
         Self {
             services: Arc::clone(services),
+            watch,
             upstream: Some(upstream),
             splitter: Splitter::default(),
             live: Some(live),
@@ -135,9 +129,6 @@ impl GovernedStream {
             heartbeat,
             seen: Instant::now(),
             beat: Box::pin(tokio::time::sleep(heartbeat)),
-            halt: Box::pin(services.halt.clone().cancelled_owned()),
-            watch: Box::pin(tokio::time::sleep(WATCH)),
-            stamp,
         }
     }
 
@@ -152,16 +143,11 @@ impl GovernedStream {
             if !self.out.is_empty() || !matches!(self.state, State::Running) {
                 return Poll::Ready(Ok(()));
             }
-            if self.watch.as_mut().poll(cx).is_ready()
-                && let Some(stop) = self.look(cx)
-            {
-                return Poll::Ready(self.stop(stop));
+            if let Poll::Ready(cut) = self.watch.poll_cut(cx) {
+                return Poll::Ready(self.stop(cut.into()));
             }
             match self.poll_upstream(cx) {
                 Poll::Pending if self.is_silent(cx) => self.keep_alive(),
-                Poll::Pending if self.halt.as_mut().poll(cx).is_ready() => {
-                    return Poll::Ready(self.stop(Stop::shutdown()));
-                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(early)) => return Poll::Ready(Err(early)),
                 Poll::Ready(Ok(())) => {}
@@ -267,25 +253,6 @@ impl GovernedStream {
         false
     }
 
-    /// Why the stream has to be cut: the newest configuration does not know its key any more, or has suspended its agent.
-    fn look(&mut self, cx: &mut Context<'_>) -> Option<Stop> {
-        self.watch.as_mut().reset(Instant::now() + WATCH);
-        // So that the timer's next end wakes this task.
-        if self.watch.as_mut().poll(cx).is_ready() || !matches!(self.state, State::Running) {
-            return None;
-        }
-        let caller = &self.rules.exchange.caller;
-        let newest = self.services.admission.snapshots.current(&caller.org)?;
-        if newest.stamp == self.stamp {
-            return None;
-        }
-        self.stamp = newest.stamp;
-        let now = self.services.clock.now();
-        let may = newest.key(&caller.key_hash, now).is_some_and(|(_, agent)| agent.status == AgentStatus::Active);
-        let words = "the key was revoked or its agent suspended";
-        (!may).then(|| Stop::cut("revoked", Failure::new(403, "revoked", words)))
-    }
-
     /// Completes the call; dropping what is under way does the rest.
     fn complete(&mut self, outcome: &'static str, clean: bool) {
         self.upstream = None;
@@ -320,12 +287,12 @@ impl http_body::Body for GovernedStream {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         let this = self.get_mut();
-        if this.watch.as_mut().poll(cx).is_ready()
-            && let Some(stop) = this.look(cx)
+        if matches!(this.state, State::Running)
+            && let Poll::Ready(cut) = this.watch.poll_cut(cx)
         {
             this.released = true;
             // What is released is stopped by a frame, which cannot fail.
-            drop(this.stop(stop));
+            drop(this.stop(cut.into()));
         }
         loop {
             if let Some(bytes) = this.out.pop_front() {
@@ -346,12 +313,6 @@ impl http_body::Body for GovernedStream {
                 // After the first byte every stop is a frame, so this ends a stream that released nothing.
                 Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(StreamAborted))),
                 Poll::Pending if this.is_silent(cx) => this.keep_alive(),
-                Poll::Pending if this.halt.as_mut().poll(cx).is_ready() => {
-                    this.released = true;
-                    if this.stop(Stop::shutdown()).is_err() {
-                        return Poll::Ready(Some(Err(StreamAborted)));
-                    }
-                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -370,12 +331,13 @@ enum Stop {
     Refused(Refusal),
 }
 
-impl Stop {
-    fn shutdown() -> Self {
-        let words = "the gateway is shutting down; ask again";
-        Self::cut("shutdown", Failure { retry_after: Some(1), ..Failure::new(503, "shutting_down", words) })
+impl From<Cut> for Stop {
+    fn from(cut: Cut) -> Self {
+        Self::Cut { outcome: cut.outcome, failure: cut.failure }
     }
+}
 
+impl Stop {
     fn cut(outcome: &'static str, failure: Failure) -> Self {
         Self::Cut { outcome, failure }
     }

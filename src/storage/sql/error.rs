@@ -69,7 +69,7 @@ impl StorageError {
                 let starting = ["57P", "53", "08"];
                 postgres && error.code().is_some_and(|code| starting.iter().any(|class| code.starts_with(class)))
             }
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => true,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
             _ => false,
         }
     }

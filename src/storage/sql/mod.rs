@@ -18,6 +18,7 @@ mod keys;
 mod migrations;
 mod postgres;
 mod sqlite;
+mod stamps;
 
 use std::{path::Path, time::Duration};
 

@@ -2,12 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{
-    cluster::Cluster,
-    control::block_pii,
-    openai::ask,
-    upstream::Upstream,
-};
+use crate::support::{cluster::Cluster, control::block_pii, openai::ask, upstream::Upstream};
 
 const PERSONAL: &str = "my social security number is 536-22-8145";
 

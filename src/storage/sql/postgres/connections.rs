@@ -12,7 +12,7 @@ use std::{
 use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::is_lost;
+use super::{is_lost, timed_out};
 use crate::storage::sql::StorageError;
 
 /// A set of connections; a handle.
@@ -34,7 +34,7 @@ impl Connections {
 
     /// A connection that is free, or a new one.
     pub(in crate::storage::sql) async fn take(&self) -> Result<Line, StorageError> {
-        let unavailable = || StorageError::Unavailable(sqlx::Error::PoolTimedOut);
+        let unavailable = || StorageError::Unavailable(timed_out());
         let permit = tokio::time::timeout(self.0.limit, Arc::clone(&self.0.permits).acquire_owned()).await;
         let permit = permit.map_err(|_| unavailable())?.map_err(|_| unavailable())?;
         let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -86,13 +86,16 @@ impl Line {
         // Taken out, so that a drop of this future closes it.
         let Some(mut connection) = self.connection.take() else { return Err(sqlx::Error::PoolClosed) };
         let result = tokio::time::timeout(self.set.limit, work(&mut connection)).await;
-        let result = result.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let result = result.unwrap_or(Err(timed_out()));
         let keep = match &result {
             Ok(_) => true,
             Err(error) => !is_lost(error),
         };
         if keep {
             self.connection = Some(connection);
+        } else {
+            // Whatever took this one has most likely taken those that idle: none of them is to fail a use of its own.
+            self.set.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         result
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection, Row as _};
 
-use super::{Postgres, StorageError};
+use super::{Postgres, StorageError, timed_out};
 
 /// Longest that giving a lock back, or asking whether it is still held, may take.
 const BOUND: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ impl Postgres {
         let mut connection = self.own_connection().await?;
         let key = key(name);
         let asked = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(key).fetch_one(&mut connection);
-        let row = tokio::time::timeout(BOUND, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        let row = tokio::time::timeout(BOUND, asked).await.unwrap_or(Err(timed_out()))?;
         let taken: bool = row.try_get(0)?;
         Ok(taken.then_some(Lock { connection, key }))
     }

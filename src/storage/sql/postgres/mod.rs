@@ -114,13 +114,18 @@ pub(super) fn is_lost(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Nothing came back in time.
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
 /// How long one connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(2);
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StorageError> {
     match tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await {
         Ok(connected) => Ok(connected?),
-        Err(_) => Err(StorageError::Unavailable(sqlx::Error::PoolTimedOut)),
+        Err(_) => Err(StorageError::Unavailable(timed_out())),
     }
 }
 
