@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,9 +16,10 @@ use proptest::{
     test_runner::{TestCaseError, TestRunner},
 };
 
-use super::{append::append, change};
+use super::{append::append, change, outbox::Outbox, writer::Writer, writer::WriterConfig};
 use crate::{
     audit::{chain, kind},
+    crypto::SigningKey,
     domain::{
         clock::{Clock as _, SystemClock},
         digest::Digest,
@@ -587,5 +591,58 @@ fn the_embedded_rules_and_the_sql_function_say_and_write_the_same() {
     });
     if let Err(error) = outcome {
         panic!("{error}");
+    }
+}
+
+/// Runs a test beside a writer, which has another boot to go on as.
+async fn beside_a_writer(database: &Database, test: impl AsyncFnOnce(Outbox)) {
+    let (sql, next) = (database.sql.clone(), BootId::parse("boot_next").unwrap());
+    let boot = BootId::parse("boot_first").unwrap();
+    for boot in [&boot, &next] {
+        sql.register_boot(boot, "1", Duration::from_secs(30)).await.unwrap();
+    }
+    let key = Arc::new(SigningKey::from_seed(&SigningKey::generate().unwrap()).unwrap());
+    let bounds = WriterConfig { max_batch: 8, linger: Duration::ZERO, max_backlog_bytes: 1 << 20 };
+    let reborn = Box::new(move || {
+        let next = next.clone();
+        Box::pin(async { Ok(next) }) as _
+    });
+    let (writer, outbox) = Writer::new(
+        sql,
+        boot,
+        Arc::new(SystemClock),
+        key,
+        (bounds, reborn),
+        tokio_util::sync::CancellationToken::new(),
+    );
+    tokio::select! {
+        _ = writer.run() => panic!("nobody stopped the writer"),
+        () = test(outbox) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_was_lost_stops_its_chain_for_good_also_under_the_next_boot() {
+    for database in [Database::new().await, Database::postgres().await] {
+        beside_a_writer(&database, async |outbox| {
+            let org = OrgId::parse("org_a").unwrap();
+            let note = async || {
+                outbox.note(&org, "note", &serde_json::json!({})).unwrap();
+                assert!(outbox.flush().await);
+                database.sql.head(&org).await.unwrap().map_or(0, |head| head.seq)
+            };
+            assert_eq!((note().await, note().await), (1, 2));
+            // A restore from before the second entry, after which somebody else wrote two.
+            database.tamper("UPDATE audit_entry SET link = digest WHERE seq = 2").await;
+            database.tamper("UPDATE audit_head SET seq = 3").await;
+            assert_eq!((note().await, note().await), (3, 3));
+            database.tamper("UPDATE boot SET closed = 1 WHERE id = 'boot_first'").await;
+            assert_eq!((note().await, note().await), (3, 3));
+            assert_eq!(outbox.boot().as_str(), "boot_next");
+            // Nothing of the chain is left at all.
+            database.tamper("DELETE FROM audit_head").await;
+            assert_eq!((note().await, note().await), (0, 0));
+        })
+        .await;
     }
 }
