@@ -21,7 +21,7 @@ use crate::{
     audit::{chain, kind},
     crypto::SigningKey,
     domain::{
-        clock::{Clock as _, SystemClock},
+        clock::{Clock as _, SystemClock, rfc3339},
         digest::Digest,
         ids::{BootId, EntryId, OrgId},
         money::NanoUsd,
@@ -138,11 +138,14 @@ fn known() -> impl Strategy<Value = Known> {
 }
 
 fn amount() -> impl Strategy<Value = i64> {
-    prop_oneof![12 => 0..70_i64, 1 => Just(i64::MAX), 1 => Just(i64::MAX / 2)]
+    prop_oneof![8 => 0..70_i64, 1 => Just(i64::MAX), 1 => Just(i64::MAX / 2)]
 }
 
 fn windows() -> impl Strategy<Value = Vec<usize>> {
-    subsequence((0..WINDOWS.len()).collect::<Vec<_>>(), 0..=3)
+    prop_oneof![
+        1 => Just(vec![]),
+        6 => subsequence((0..WINDOWS.len()).collect::<Vec<_>>(), 1..=3),
+    ]
 }
 
 fn what() -> impl Strategy<Value = What> {
@@ -154,7 +157,7 @@ fn what() -> impl Strategy<Value = What> {
         8 => admission.prop_map(|(label, amount, windows, until)| What::Admission { label, amount, windows, until }),
         5 => (0..7_usize, 0..=4_i64).prop_map(|(of, settle)| What::Completion { of, settle }),
         3 => (0..7_usize, amount()).prop_map(|(of, amount)| What::Extension { of, amount }),
-        1 => (-40..=0_i64, windows()).prop_map(|(by, windows)| What::Late { by, windows }),
+        2 => (-90..=0_i64, windows()).prop_map(|(by, windows)| What::Late { by, windows }),
     ]
 }
 
@@ -522,7 +525,15 @@ impl Chain {
             What::Extension { of, amount } => {
                 OwnAct::Extension { admission: self.target(*of).0, amount: NanoUsd(*amount) }
             }
-            What::Late { by, windows } => OwnAct::Late { by: NanoUsd(*by), windows: named(windows) },
+            What::Late { by, windows } => {
+                // By their full names, which its admission was told.
+                let today = rfc3339(SystemClock.now());
+                let mut windows = named(windows);
+                for window in &mut windows {
+                    window.name = window.name.replace("{day}", &today[..10]).replace("{month}", &today[..7]);
+                }
+                OwnAct::Late { by: NanoUsd(*by), windows }
+            }
         }
     }
 }
