@@ -166,8 +166,9 @@ BEGIN
                     IF i_what[i] IN (2, 4) THEN
                         taken := tappass_plus(s_settled[place], s_held[place]);
                         most := coalesce(limits[k], 9223372036854775807);
-                        -- Also where the sum would not be a number any more.
-                        IF tappass_plus(taken, i_amount[i]) > most OR taken > 9223372036854775807 - greatest(i_amount[i], 0) THEN
+                        -- Also where a sum would not be a number any more.
+                        IF tappass_plus(taken, i_amount[i]) > most
+                                OR greatest(taken, s_held[place]) > 9223372036854775807 - greatest(i_amount[i], 0) THEN
                             v := 'short';
                             r := least(r, greatest(tappass_plus(most, -greatest(taken, -9223372036854775807)), 0));
                         END IF;

@@ -206,7 +206,8 @@ impl Under {
             let limit = window.limit.unwrap_or(NanoUsd(i64::MAX));
             // What is no number any more is beyond every limit, also where there is none: a sum that stopped at the end of
             // its type could not be taken back.
-            if taken.0.checked_add(amount.0).is_none_or(|sum| sum > limit.0) {
+            let sums = [taken, spending.held].map(|sum| sum.0.checked_add(amount.0));
+            if taken.plus(amount) > limit || sums.contains(&None) {
                 let left = NanoUsd(limit.0.saturating_sub(taken.0).max(0));
                 room = Some(room.map_or(left, |room: NanoUsd| room.min(left)));
             }
