@@ -124,3 +124,6 @@ impl Admission {
         Ok(receipt)
     }
 }
+
+#[cfg(test)]
+mod tests;

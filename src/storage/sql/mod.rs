@@ -254,4 +254,4 @@ fn signed(number: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
