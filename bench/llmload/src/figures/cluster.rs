@@ -43,7 +43,7 @@ pub struct Growth {
     pub round: usize,
     pub batches: Batches,
     pub connections: usize,
-    /// Entries that the chain grew by, and transactions of its database, in a second.
+    /// Entries that the chain grew by, and transactions that wrote (the attempts that failed among them), in a second.
     pub entries_per_s: f64,
     pub transactions_per_s: f64,
     /// CPU microseconds of gateways and server together.
@@ -157,7 +157,7 @@ impl Cluster {
 
     fn reading(&self, server: &Server, rig: &Rig, own: &BTreeSet<Counted>) -> Result<Reading, String> {
         let query = "SELECT extract(epoch FROM clock_timestamp()), (SELECT sum(seq) FROM audit_head), \
-                     (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())";
+                     pg_snapshot_xmax(pg_current_snapshot())";
         let [at, entries, transactions] = server.numbers(self.database, query)?;
         let (machine, own, rest) = (procs::machine(), procs::cpu(own), procs::cpu(&rig.processes()));
         Ok(Reading { at, entries, transactions, machine, own, rest })

@@ -168,8 +168,12 @@ fn appends(seen: &Seen) -> String {
             );
         }
         let ratio = show(batch_ratio(seen, connections));
-        let busy = condensed(seen, connections, Batches::Default, |g| g.busy).is_some_and(|busy| busy > BUSY);
-        let why = if busy { "; the CPU bounds the batches, not the commits: this is a lower bound" } else { "" };
+        let is_full = |batches| condensed(seen, connections, batches, |g| g.busy).is_some_and(|busy| busy > BUSY);
+        let why = match [Batches::Default, Batches::OfOne].map(is_full) {
+            [true, true] => "; the machine is full with either: the ratio is one of CPU as much as of commits",
+            [true, false] => "; the machine is full with batches: with more CPU the ratio grows",
+            [false, _] => "",
+        };
         let _ = writeln!(text, "append    ratio         {connections:>2} connections: {ratio}{why}");
     }
     text
@@ -205,8 +209,12 @@ mod tests {
 
     #[test]
     fn a_busy_machine_is_named() {
-        let growth = |busy| Growth { connections: CONNECTIONS[0], busy, ..Growth::default() };
-        let told = |busy| appends(&Seen { growths: vec![growth(busy)], ..Seen::default() });
-        assert!(told(0.97).contains("lower bound") && !told(0.6).contains("lower bound"));
+        let growth = |batches, busy| Growth { connections: CONNECTIONS[0], batches, busy, ..Growth::default() };
+        let told = |batched, single| {
+            let growths = vec![growth(Batches::Default, batched), growth(Batches::OfOne, single)];
+            appends(&Seen { growths, ..Seen::default() })
+        };
+        assert!(told(0.97, 0.5).contains("full with batches") && told(0.97, 0.95).contains("full with either"));
+        assert!(!told(0.6, 0.5).contains("full"));
     }
 }
