@@ -47,13 +47,17 @@ check: ## Format, lints, architecture test
 	cd bench && $(CARGO) fmt --all --check
 	$(CARGO) test --locked --test it architecture::
 
+.PHONY: postgres-is-there
+postgres-is-there:
+	@$(HAS_POSTGRES) || { echo "PostgreSQL is missing and the bench starts it: make servers" >&2; exit 1; }
+
 .PHONY: bench
-bench: ## Measure against a bare proxy; prints the figures and writes target/figures/bench.json (about 5 minutes)
+bench: postgres-is-there ## Measure on SQLite and on PostgreSQL against a bare proxy; writes target/figures/bench.json (about 7 minutes)
 	$(CARGO) build --locked --release
 	bench/run
 
 .PHONY: bench-short
-bench-short: ## The same in a minute: shows that the rig works, its figures are noise
+bench-short: postgres-is-there ## The same in little more than a minute: shows that the rig works, its figures are noise
 	$(CARGO) build --locked --release
 	bench/run --short
 

@@ -155,9 +155,8 @@ impl Under {
             return Ok(Verdict::HistoryLost);
         }
         match item.act {
-            Act::Plain => Ok(Verdict::Stored(String::new())),
             Act::Refusal(stamp) if stamp != self.stamp => Ok(Verdict::Stale),
-            Act::Refusal(_) => Ok(Verdict::Stored(String::new())),
+            Act::Plain | Act::Refusal(_) => Ok(Verdict::Stored(String::new())),
             Act::Completion { admission, settle } => self.close(tx, admission, settle).await,
             Act::Extension { admission, amount } => self.extend(tx, admission, amount).await,
             Act::Late { by, windows } => {
@@ -262,9 +261,9 @@ impl Under {
             hold.amount = hold.amount.plus(by);
         }
         if is_closing {
-            self.closing.push(hold)
+            self.closing.push(hold);
         } else {
-            self.holds.push(hold)
+            self.holds.push(hold);
         }
         Ok(room.map_or(Verdict::Stored(String::new()), Verdict::Short))
     }

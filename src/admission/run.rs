@@ -59,13 +59,12 @@ impl Run {
 
     fn with<T>(&self, org: &OrgId, work: impl FnOnce(&mut Chain) -> T) -> T {
         let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        match chains.get_mut(org) {
-            Some(chain) => work(chain),
-            None => {
-                let new = Chain { counter: 0, batch: self.first_batch, seen: Head::START };
-                work(chains.entry(org.clone()).or_insert(new))
-            }
+        // Nearly always known, and then without a copy of its id.
+        if let Some(chain) = chains.get_mut(org) {
+            return work(chain);
         }
+        let new = Chain { counter: 0, batch: self.first_batch, seen: Head::START };
+        work(chains.entry(org.clone()).or_insert(new))
     }
 
     /// An id that ends as an entry.

@@ -527,10 +527,11 @@ impl Chain {
             }
             What::Late { by, windows } => {
                 // By their full names, which its admission was told.
-                let today = rfc3339(SystemClock.now());
+                let now = rfc3339(SystemClock.now());
+                let (day, month) = (now.get(..10).unwrap(), now.get(..7).unwrap());
                 let mut windows = named(windows);
                 for window in &mut windows {
-                    window.name = window.name.replace("{day}", &today[..10]).replace("{month}", &today[..7]);
+                    window.name = window.name.replace("{day}", day).replace("{month}", month);
                 }
                 OwnAct::Late { by: NanoUsd(*by), windows }
             }

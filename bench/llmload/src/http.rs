@@ -31,8 +31,16 @@ impl Endpoint {
     }
 
     pub fn get(&self) -> Vec<u8> {
+        self.without_body("GET")
+    }
+
+    pub fn delete(&self) -> Vec<u8> {
+        self.without_body("DELETE")
+    }
+
+    fn without_body(&self, method: &str) -> Vec<u8> {
         let headers: String = self.headers.iter().map(|h| format!("{h}\r\n")).collect();
-        format!("GET {} HTTP/1.1\r\nhost: {}\r\n{headers}\r\n", self.path, self.addr).into_bytes()
+        format!("{method} {} HTTP/1.1\r\nhost: {}\r\n{headers}\r\n", self.path, self.addr).into_bytes()
     }
 
     pub fn post(&self, body: &str) -> Vec<u8> {

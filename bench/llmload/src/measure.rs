@@ -9,7 +9,7 @@ use std::{
 use crate::{
     http::Endpoint,
     load::{self, Outcome},
-    procs,
+    procs::{self, Counted},
 };
 
 /// Bytes of the user's message in every measure.
@@ -17,19 +17,23 @@ pub const PROMPT: usize = 1024;
 /// A name that a gateway routes to its OpenAI provider, and that holds none of the mock's words.
 const MODEL: &str = "gpt-4o-mini";
 
-/// A chat-completions endpoint and the process behind it.
+/// A chat-completions endpoint and the processes behind it whose CPU time is its price.
 #[derive(Clone)]
 pub struct Target {
     pub name: &'static str,
     pub endpoint: Endpoint,
-    pub pid: u32,
+    pub processes: BTreeSet<Counted>,
 }
 
-/// A chat request with a user's message of `prompt` bytes.
+/// A chat request with a user's message of `prompt` bytes, to the mock provider.
 pub fn body(stream: bool, prompt: usize) -> String {
+    body_for(MODEL, stream, prompt)
+}
+
+pub fn body_for(model: &str, stream: bool, prompt: usize) -> String {
     let text: String = "Please summarise the quarterly report for the board. ".chars().cycle().take(prompt).collect();
     format!(
-        "{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"system\",\"content\":\"You are terse.\"}},\
+        "{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"system\",\"content\":\"You are terse.\"}},\
          {{\"role\":\"user\",\"content\":\"{text}\"}}],\"max_tokens\":256,\"temperature\":0.2,\"stream\":{stream}}}"
     )
 }
@@ -57,7 +61,7 @@ pub struct Row {
     pub measure: &'static str,
     pub target: &'static str,
     pub outcome: Outcome,
-    /// CPU seconds of the target's process.
+    /// CPU seconds of the target's processes.
     pub cpu: f64,
     /// Share of the machine (0 to 1) that neither the target nor the rig used.
     pub foreign: f64,
@@ -79,15 +83,15 @@ fn await_quiet(limit: Duration) {
 
 /// Runs one measure. `rig` are the processes that the load needs (the mock, the other targets, this one): what they use
 /// is neither the target's nor foreign. `idle_wait` bounds the wait for the rest of the machine to be quiet.
-pub fn one(target: &Target, rig: &BTreeSet<u32>, measure: &Measure, round: usize, idle_wait: Duration) -> Row {
+pub fn one(target: &Target, rig: &BTreeSet<Counted>, measure: &Measure, round: usize, idle_wait: Duration) -> Row {
     let stream = matches!(measure.load, Load::Streams { .. });
     let body = body(stream, PROMPT);
     // A short warm-up: connections and caches. What it is refused counts all the same.
     let warm = load::closed(&target.endpoint, &body, 8, Duration::from_millis(200), stream);
     await_quiet(idle_wait);
-    let pid = BTreeSet::from([target.pid]);
-    let others: BTreeSet<u32> = rig.difference(&pid).copied().collect();
-    let (machine, cpu, rest) = (procs::machine(), procs::cpu(&pid), procs::cpu(&others));
+    let own = &target.processes;
+    let others: BTreeSet<Counted> = rig.difference(own).copied().collect();
+    let (machine, cpu, rest) = (procs::machine(), procs::cpu(own), procs::cpu(&others));
     let mut outcome = match measure.load {
         Load::Closed { connections } => load::closed(&target.endpoint, &body, connections, measure.time, false),
         Load::Open { rate } => load::open(&target.endpoint, &body, rate, 64, measure.time),
@@ -95,7 +99,7 @@ pub fn one(target: &Target, rig: &BTreeSet<u32>, measure: &Measure, round: usize
     };
     // What a target does after its last answer (closing entries, say) is part of the price.
     std::thread::sleep(Duration::from_millis(100));
-    let (machine2, cpu2, rest2) = (procs::machine(), procs::cpu(&pid), procs::cpu(&others));
+    let (machine2, cpu2, rest2) = (procs::machine(), procs::cpu(own), procs::cpu(&others));
     let (busy, total) = (machine2.0 - machine.0, (machine2.1 - machine.1).max(0.01));
     let cpu = cpu2 - cpu;
     outcome.errors += warm.errors;

@@ -1,6 +1,6 @@
 //! What a run starts and leaves: processes, ports, folders.
-//! Owns every process and folder of the run; ends processes by their own id and only those it started, also on an
-//! interrupt. A process that does not become ready, or does not end when told, is an error with the end of its log.
+//! Owns every process and folder of the run but PostgreSQL's; ends processes by their own id and only those it started,
+//! also on an interrupt. A process that does not become ready, or does not end when told, is an error with the end of its log.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{http::Endpoint, load};
+use crate::{figures::postgres, http::Endpoint, load, measure::Target, procs::Counted};
 
 /// The provider key that the gateway is given and the mock insists on: a run whose gateway did not swap keys fails.
 pub const PROVIDER_KEY: &str = "test-key";
@@ -36,17 +36,15 @@ pub fn clean_up_on_signals() -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)] = kinds.map(signal) else { return };
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
             // The lock is kept until the end: nothing new may start now.
             let live = LIVE.lock().unwrap();
             for pid in &live.pids {
                 send(*pid, libc::SIGKILL);
             }
+            postgres::end();
             // A killed process may be in the middle of a last write.
             std::thread::sleep(Duration::from_millis(200));
             for folder in &live.folders {
@@ -118,6 +116,12 @@ impl Process {
         Endpoint::local(self.port, path, key)
     }
 
+    /// To be asked for chat completions.
+    pub fn target(&self, name: &'static str, key: &str) -> Target {
+        let endpoint = self.at("/v1/chat/completions", Some(key));
+        Target { name, endpoint, processes: BTreeSet::from([Counted::Process(self.pid())]) }
+    }
+
     /// Asks until the answer is 200, every millisecond.
     pub fn await_200(&mut self, to: &Endpoint, request: &[u8]) -> Result<(), String> {
         let begin = Instant::now();
@@ -149,7 +153,7 @@ impl Process {
         let status: ExitStatus = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if begin.elapsed() < STOP_LIMIT => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(5)),
                 _ => return Err(self.failed(&format!("did not end within {STOP_LIMIT:?} of SIGTERM"))),
             }
         };
@@ -193,6 +197,34 @@ impl Keys {
     }
 }
 
+/// Where a gateway keeps its data, and what it is told in its environment.
+pub struct Place {
+    pub name: &'static str,
+    pub data: PathBuf,
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// A development gateway that serves.
+pub struct Gateway {
+    pub name: &'static str,
+    pub process: Process,
+    pub keys: Keys,
+}
+
+impl Gateway {
+    /// What `besides` uses is part of its price.
+    pub fn target(&self, besides: Option<Counted>) -> Target {
+        let mut target = self.process.target(self.name, &self.keys.agent);
+        target.processes.extend(besides);
+        target
+    }
+
+    /// A route of the control plane.
+    pub fn admin(&self, path: &str) -> Endpoint {
+        self.process.at(path, Some(&self.keys.admin))
+    }
+}
+
 /// The mock provider and the bare proxy in front of it, and how to start gateways beside them.
 pub struct Rig<'a> {
     pub mock: Process,
@@ -219,26 +251,34 @@ impl<'a> Rig<'a> {
     }
 
     /// Starts a development gateway and does not wait for it.
-    pub fn spawn_gateway(&self, data: &Path) -> Result<Process, String> {
+    pub fn spawn_gateway(&self, place: &Place) -> Result<Process, String> {
         let port = free_port()?;
         let mut command = Command::new(self.binary);
         // Only what is named here: a setting of the caller's must not change what is measured.
         command.env_clear().env("OPENAI_API_KEY", PROVIDER_KEY);
         command.envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        command.arg("dev").arg("--data-dir").arg(data).args(["--port", &port.to_string()]);
+        command.envs(place.settings.iter().map(|(name, value)| (name, value)));
+        command.arg("dev").arg("--data-dir").arg(&place.data).args(["--port", &port.to_string()]);
         command.args(["--upstream", &format!("http://127.0.0.1:{}/v1", self.mock.port)]);
-        Process::start("gateway", port, self.logs, &mut command)
+        Process::start(place.name, port, self.logs, &mut command)
     }
 
-    pub fn gateway(&self, data: &Path) -> Result<(Process, Keys), String> {
-        let process = self.spawn_gateway(data)?.ready()?;
-        let keys = Keys::read(data)?;
-        Ok((process, keys))
+    pub fn gateway(&self, place: &Place) -> Result<Gateway, String> {
+        let process = self.spawn_gateway(place)?.ready()?;
+        let begin = Instant::now();
+        // It is written when the gateway is ready, which may be a moment after its first 200.
+        let keys = loop {
+            match Keys::read(&place.data) {
+                Err(_) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(1)),
+                read => break read?,
+            }
+        };
+        Ok(Gateway { name: place.name, process, keys })
     }
 
     /// The processes that serve a load but are not measured by it, this one among them.
-    pub fn pids(&self) -> BTreeSet<u32> {
-        BTreeSet::from([self.mock.pid(), self.bare.pid(), std::process::id()])
+    pub fn processes(&self) -> BTreeSet<Counted> {
+        [self.mock.pid(), self.bare.pid(), std::process::id()].map(Counted::Process).into()
     }
 }
 

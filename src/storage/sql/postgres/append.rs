@@ -1,6 +1,6 @@
 //! One append and one change, each in one round trip.
 //!
-//! Owns handing the groups over to `tappass_append_v1` and `tappass_change_v1` (migrations/postgres/0002_append.sql) and
+//! Owns handing the groups over to `tappass_append_v1` and `tappass_change_v1` (`migrations/postgres/0002_append.sql`) and
 //! reading their answers. The functions lock, judge, link and write; here nothing is decided. An error of the server means
 //! that nothing was written, every other one that nobody knows.
 
@@ -168,12 +168,12 @@ struct Items<'a> {
 
 impl<'a> Items<'a> {
     fn push(&mut self, item: &'a Item<'a>) {
+        const NO_WINDOWS: &[Window] = &[];
         self.counter.push(signed(item.counter));
         self.kind.push(item.kind);
         self.body.push(item.body);
         self.digest.push(&item.digest.0);
         self.maybe.push(item.may_be_stored);
-        const NO_WINDOWS: &[Window] = &[];
         let (what, stamp, amount, until, target, windows) = match &item.act {
             Act::Plain => (0, None, NanoUsd::ZERO, 0, None, NO_WINDOWS),
             Act::Refusal(stamp) => (1, Some(stamp), NanoUsd::ZERO, 0, None, NO_WINDOWS),
@@ -286,10 +286,10 @@ impl Postgres {
 
 /// An error of the server rolled everything back; every other one leaves the outcome open.
 fn unknown(error: sqlx::Error) -> StorageError {
-    match &error {
-        sqlx::Error::Database(_) if !is_lost(&error) => StorageError::Unavailable(error),
-        _ => StorageError::Unknown(error),
+    if matches!(error, sqlx::Error::Database(_)) && !is_lost(&error) {
+        return StorageError::Unavailable(error);
     }
+    StorageError::Unknown(error)
 }
 
 fn digest(row: &PgRow, column: usize) -> Result<Digest, StorageError> {
