@@ -126,8 +126,9 @@ pub(in crate::http) async fn reset(
     Extension(who): Extension<Identified>,
 ) -> Result<Json<Value>, ApiError> {
     let made = change(&state, &who, move |config| {
-        let budget = config.budget.as_ref().ok_or_else(|| ChangeRefused::NotFound("a budget".to_owned()))?;
-        set_to("budget.reset", &Budget { window: budget.window + 1, ..budget.clone() })
+        // Also where the organization itself has no limit: the windows of its agents carry the same number.
+        let budget = config.budget.clone().unwrap_or_default();
+        set_to("budget.reset", &Budget { window: budget.window + 1, ..budget })
     })
     .await?;
     Ok(Json(with_receipt(json!({ "reset": true }), &made)))
