@@ -56,6 +56,7 @@ async fn spent(state: &State, who: &Identified, window: &str) -> Result<Spent, A
 /// Limits in dollars. What is not named stays as it is; null takes a limit away.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, clippy::option_option, reason = "the names of the wire; a null is not an absence")]
 pub(in crate::http) struct NewBudget {
     #[serde(default, deserialize_with = "named")]
     limit_usd: Option<Option<f64>>,
@@ -70,6 +71,7 @@ pub(in crate::http) struct NewBudget {
 }
 
 /// A field that is there, be it null.
+#[expect(clippy::option_option, reason = "a null is not an absence")]
 fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<f64>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
