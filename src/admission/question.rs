@@ -4,6 +4,8 @@
 //! are values whose drop keeps it, wherever the value is when its holder goes away (in a handler's future that was
 //! dropped, in the writer's queue, in an answer that nobody read). Never blocks; drop only queues.
 
+use tokio::sync::oneshot;
+
 use super::{
     content::{CompletionContent, UsageRecord},
     outbox::{Closing, Extended, Outbox, Refused, Reserve},
@@ -99,15 +101,15 @@ impl OpenAdmission {
         self.reserved
     }
 
-    /// Reserves more; answers once it is on record.
-    pub async fn extend(&mut self, by: NanoUsd) -> Extended {
-        let asked = self.outbox.ask_extension(&self.id, self.stamp, by);
-        let Ok(answer) = asked else { return Extended::Unavailable };
-        let answer = answer.await.unwrap_or(Extended::Unavailable);
-        if answer == Extended::Reserved {
-            self.reserved = self.reserved.plus(by);
-        }
-        answer
+    /// Asks for more; the answer comes once it is on record. Whoever hears `Reserved` says so with `extended`. An answer
+    /// that nobody waits for loses nothing: the end closes all that is held.
+    pub fn ask_more(&self, by: NanoUsd) -> Result<oneshot::Receiver<Extended>, Refused> {
+        self.outbox.ask_extension(&self.id, self.stamp, by)
+    }
+
+    /// It holds so much more.
+    pub fn extended(&mut self, by: NanoUsd) {
+        self.reserved = self.reserved.plus(by);
     }
 
     /// Ends it; a second end is none.

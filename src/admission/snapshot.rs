@@ -16,8 +16,7 @@ use crate::{
         detection::Action,
         digest::Digest,
         ids::{AgentId, KeyId, OrgId},
-        money::NanoUsd,
-        plan::{self, PipelineSpec, Plan, PlanLayers, PolicySwitch},
+        plan::{self, PipelineSpec, Plan, PlanLayers, PolicySwitch, flags::BudgetBounds},
         rows::ConfigRows,
         stamp::ConfigStamp,
     },
@@ -115,23 +114,39 @@ impl Snapshot {
         self.config.budget.clone().unwrap_or_default()
     }
 
-    /// Where a call reserves its money. `{day}` and `{month}` are the database's to fill in, under the lock.
-    pub fn windows(&self, agent: &AgentId, session: &str) -> Vec<Window> {
+    /// Where a call of an agent reserves its money: the windows of the organization, then the agent's own. `plan`: what
+    /// the agent's plan limits; `holds`: what limits this call, its flag included. `{day}` and `{month}` are the
+    /// database's to fill in, under the lock. A reset of the organization's budget opens new windows of every kind.
+    pub fn windows(&self, agent: &AgentId, session: &str, plan: BudgetBounds, holds: BudgetBounds) -> Vec<Window> {
         let budget = self.budget();
         let number = budget.window;
         // What is spent is counted also where nothing limits it.
         let mut windows = vec![Window { name: format!("total:{number}"), limit: budget.limit_nano }];
-        let mut limited = |name: String, limit: Option<NanoUsd>| {
-            if limit.is_some() {
-                windows.push(Window { name, limit });
-            }
-        };
-        limited(format!("day:{number}:{{day}}"), budget.day_nano);
-        limited(format!("month:{number}:{{month}}"), budget.month_nano);
-        if budget.session_nano.is_some() {
+        if let Some(limit) = budget.day_nano {
+            windows.push(Window { name: format!("day:{number}:{{day}}"), limit: Some(limit) });
+        }
+        if let Some(limit) = budget.month_nano {
+            windows.push(Window { name: format!("month:{number}:{{month}}"), limit: Some(limit) });
+        }
+        // A flag that lifts the plan's limit from one call does not take that call out of the count for the others.
+        if plan.per_day.or(holds.per_day).is_some() {
+            windows.push(Window { name: format!("agent:{agent}:day:{number}:{{day}}"), limit: holds.per_day });
+        }
+        if plan.per_month.or(holds.per_month).is_some() {
+            windows.push(Window { name: format!("agent:{agent}:month:{number}:{{month}}"), limit: holds.per_month });
+        }
+        let by_session = plan.per_session.or(holds.per_session).is_some();
+        if by_session || budget.session_nano.is_some() {
             // A session's name is its caller's own text; its hash is a name that fits anywhere.
-            let session = crate::crypto::sha256(&[session.as_bytes()]).to_string();
-            limited(format!("session:{number}:{agent}:{}", session.split_at(32).0), budget.session_nano);
+            let hash = crate::crypto::sha256(&[session.as_bytes()]).to_string();
+            let session = hash.split_at(32).0;
+            if let Some(limit) = budget.session_nano {
+                windows.push(Window { name: format!("session:{number}:{agent}:{session}"), limit: Some(limit) });
+            }
+            if by_session {
+                let name = format!("agent-session:{number}:{agent}:{session}");
+                windows.push(Window { name, limit: holds.per_session });
+            }
         }
         windows
     }

@@ -5,15 +5,19 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use tokio::sync::oneshot;
+
 use super::{
     Services,
     exchange::{Exchange, Judgement},
 };
 use crate::{
-    admission::{CompletionContent, CoverageRecord, DetectionRecord, OpenAdmission, OpenCall, UsageRecord},
+    admission::{
+        CompletionContent, CoverageRecord, DetectionRecord, Extended, OpenAdmission, OpenCall, Refused, UsageRecord,
+    },
     domain::{clock::Running, money::NanoUsd},
     limits::Hold,
-    usage::{Price, Usage, estimate_tokens},
+    usage::{Price, Usage, estimate_bytes, estimate_tokens},
 };
 
 /// A call under way.
@@ -35,6 +39,8 @@ pub(super) struct Live {
     pub(super) reason: Option<Cow<'static, str>>,
     /// What the provider says that it used.
     pub(super) usage: Option<Usage>,
+    /// How much of the answer's text had come when it said so.
+    usage_at: u64,
     /// Bytes of answer text that came, to count with if the provider does not.
     pub(super) answer_bytes: u64,
     /// Bytes that the caller was given.
@@ -66,6 +72,7 @@ impl Live {
             outcome: "client_closed",
             reason: None,
             usage: None,
+            usage_at: 0,
             answer_bytes: 0,
             bytes_released: 0,
             detections: Vec::new(),
@@ -90,6 +97,49 @@ impl Live {
     pub(super) fn fails(&mut self, outcome: &'static str, reason: impl Into<Cow<'static, str>>) {
         self.outcome = outcome;
         self.reason = Some(reason.into());
+    }
+
+    /// The provider says in mid-stream what it has used so far.
+    pub(super) fn used(&mut self, usage: Usage) {
+        (self.usage, self.usage_at) = (Some(usage), self.answer_bytes);
+    }
+
+    /// What is held for it, extensions included.
+    pub(super) fn reserved(&self) -> NanoUsd {
+        self.open.reserved()
+    }
+
+    /// What the call costs so far: what the provider said last, and our own count of what came after that.
+    pub(super) fn cost_so_far(&self) -> NanoUsd {
+        let tokens = estimate_tokens(self.answer_bytes.saturating_sub(self.usage_at));
+        self.said_cost().plus(self.price.output.times(tokens))
+    }
+
+    /// How many bytes of answer text `money` pays for, by the same count.
+    pub(super) fn bytes_for(&self, money: NanoUsd) -> u64 {
+        let left = u64::try_from(money.0.saturating_sub(self.said_cost().0)).unwrap_or(0);
+        let price = u64::try_from(self.price.output.0).unwrap_or(0);
+        left.checked_div(price).map_or(u64::MAX, |tokens| self.usage_at.saturating_add(estimate_bytes(tokens)))
+    }
+
+    /// What so many answer tokens cost.
+    pub(super) fn price_of(&self, tokens: u64) -> NanoUsd {
+        self.price.output.times(tokens)
+    }
+
+    fn said_cost(&self) -> NanoUsd {
+        let prompt_tokens = estimate_tokens(self.prompt_bytes);
+        self.price.cost(self.usage.unwrap_or(Usage { prompt_tokens, ..Usage::default() }))
+    }
+
+    /// Asks for more money.
+    pub(super) fn ask_more(&self, by: NanoUsd) -> Result<oneshot::Receiver<Extended>, Refused> {
+        self.open.ask_more(by)
+    }
+
+    /// More is held.
+    pub(super) fn extended(&mut self, by: NanoUsd) {
+        self.open.extended(by);
     }
 
     /// Counts that a step refused the answer.

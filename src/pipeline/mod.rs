@@ -16,6 +16,7 @@
 
 mod after;
 mod before;
+mod budget;
 mod call;
 mod entries;
 mod exchange;
@@ -49,7 +50,7 @@ use crate::{
     providers::Providers,
     sessions::Sessions,
     telemetry::Metrics,
-    usage::{Price, Prices},
+    usage::Prices,
 };
 use call::placeholder as call_placeholder;
 use entries::{admission_content, refusal_content};
@@ -57,9 +58,11 @@ use exchange::Judgement;
 use outcome::head;
 
 /// The page of steps: which of the registry's this build has, and what each is bound to.
-const STEPS: [(&str, Run); 13] = [
+const STEPS: [(&str, Run); 15] = [
     ("validate_input", Run::Before(before::gates::validate_input)),
     ("rate_limit", Run::Before(before::gates::rate_limit)),
+    ("budget", Run::AtAdmission(budget::budget)),
+    ("session_budget", Run::AtAdmission(budget::session_budget)),
     ("detect_pii", Run::Before(before::detectors::detect)),
     ("detect_secrets", Run::Before(before::detectors::detect)),
     ("detect_unicode", Run::Before(before::detectors::detect)),
@@ -263,13 +266,10 @@ impl Pipeline {
             admission.outbox.ask_refusal(question, stamp, &refusal_content(exchange, judgement, refusal))
         } else {
             let snapshot = &judgement.snapshot;
-            let budget = snapshot.budget();
-            let amount = self.worst_case(exchange, budget.is_limited());
-            if let Some(most) = budget.call_nano.filter(|most| amount > *most) {
-                return Ok(Asked::Short(question, most));
-            }
+            let limits = budget::Limits::of(judgement);
+            let amount = budget::worst_case(&self.services, exchange, &limits);
             let caller = &exchange.caller;
-            let windows = snapshot.windows(&caller.agent, &exchange.names.session);
+            let windows = snapshot.windows(&caller.agent, &exchange.names.session, limits.plan, limits.bounds);
             let until = snapshot.config.keys.get(&caller.key).and_then(|key| key.expires_at).unwrap_or(0);
             let reserve = Reserve { amount, windows, until };
             let content = admission_content(&self.services, exchange, judgement, amount);
@@ -295,18 +295,6 @@ impl Pipeline {
         }
     }
 
-    /// The most that the call can cost. Without a limit nothing is short, so an answer without a bound is held at a
-    /// length that no model reaches.
-    fn worst_case(&self, exchange: &Exchange, limited: bool) -> NanoUsd {
-        const UNBOUNDED: u64 = 1_000_000;
-        let request = &exchange.request;
-        let default = if limited { self.services.settings.default_max_tokens } else { UNBOUNDED };
-        let most = request.max_tokens.unwrap_or(default);
-        let price: Price = self.services.prices.of(&request.model);
-        let prompt = (request.body.len() as u64).saturating_add(request.media.saturating_mul(MEDIA_TOKENS));
-        price.worst_case(prompt, most, request.choices).min(MOST_RESERVED)
-    }
-
     /// No decision could be made: the organization's configuration is not usable, or not there.
     fn undecided(&self, error: &SnapshotError, exchange: &Exchange) -> Outcome {
         tracing::error!(org.id = %exchange.caller.org, error = error as &dyn std::error::Error, "a request could not be decided");
@@ -323,11 +311,6 @@ impl Pipeline {
         Outcome::Failed(failure, head(&self.services, exchange, None))
     }
 }
-
-/// Tokens that one picture, sound or file may cost, whatever its bytes.
-const MEDIA_TOKENS: u64 = 16_384;
-/// The most that one call reserves: a million dollars. Sums of holds stay far from the end of their type.
-const MOST_RESERVED: NanoUsd = NanoUsd(1_000_000_000_000_000);
 
 /// What the record answered.
 enum Asked {

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     Services,
     before::{detectors, tools},
+    budget,
     exchange::{Exchange, Judgement},
     quota,
     refusal::{Refusal, RefusalKind},
@@ -38,7 +39,7 @@ use crate::{
 /// The longest that one step may take.
 const CEILING: Duration = Duration::from_secs(30);
 
-/// Decides an exchange under a snapshot. `room`: the budget was found to have only so much.
+/// Decides an exchange under a snapshot. `room`: some window of a budget was found to have only so much.
 pub(super) fn decide(
     services: &Services,
     exchange: &mut Exchange,
@@ -50,9 +51,8 @@ pub(super) fn decide(
     let unlocked: BTreeSet<String> = snapshot.config.organization.unlocked_flags.iter().cloned().collect();
     let mut flags = exchange.flags.apply(&view.plan, &unlocked);
     // Known flags that no step of this build acts on are named like locked ones: nothing silently does nothing.
-    let Flags { budget, files, db, email, .. } = &exchange.flags;
-    let idle =
-        [("budget", budget.is_some()), ("files", files.is_some()), ("db", db.is_some()), ("email", email.is_some())];
+    let Flags { files, db, email, .. } = &exchange.flags;
+    let idle = [("files", files.is_some()), ("db", db.is_some()), ("email", email.is_some())];
     let idle = idle.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag);
     flags.ignored.extend(idle.filter(|flag| !flags.ignored.contains(flag)).collect::<Vec<_>>());
     let mut judgement = Judgement::new(Arc::clone(snapshot), Arc::clone(&view), flags);
@@ -61,15 +61,22 @@ pub(super) fn decide(
         return Ok(judgement);
     }
     for step in &view.plan.steps {
-        if let Some(Run::Before(run)) = super::binding(step.spec.id) {
-            one(services, step, run, exchange, &mut judgement);
-            if judgement.refusal.is_some() {
-                // The refusal names how confidential the prompt is, although `classify_data` comes later.
-                if view.plan.step("classify_data").is_some() {
-                    detectors::classified(exchange, &mut judgement);
-                }
-                return Ok(judgement);
+        match super::binding(step.spec.id) {
+            Some(Run::Before(run)) => one(services, step, run, exchange, &mut judgement),
+            Some(Run::AtAdmission(says)) => {
+                services.metrics.observe_step(step.spec, Duration::ZERO);
+                let message = says(step, &judgement);
+                let report = StepReport::new(step.spec.id, None, Duration::ZERO);
+                judgement.reports.push(StepReport { message, ..report });
             }
+            Some(Run::InCall | Run::OnAnswer) | None => {}
+        }
+        if judgement.refusal.is_some() {
+            // The refusal names how confidential the prompt is, although `classify_data` comes later.
+            if view.plan.step("classify_data").is_some() {
+                detectors::classified(exchange, &mut judgement);
+            }
+            return Ok(judgement);
         }
     }
     // A caller may forbid itself tools where the plan has no step for them.
@@ -91,10 +98,9 @@ pub(super) fn decide(
         return Ok(judgement);
     }
     guardrails(services, exchange, &mut judgement);
-    if judgement.refusal.is_none()
-        && let Some(room) = room
-    {
-        judgement.refusal = Some(short(room));
+    if judgement.refusal.is_none() {
+        let short = |room| budget::short(services, exchange, &judgement, room);
+        judgement.refusal = budget::beyond_one_call(services, exchange, &judgement).or_else(|| room.map(short));
     }
     Ok(judgement)
 }
@@ -196,12 +202,6 @@ pub(super) fn signals<'a>(services: &'a Services, exchange: &'a Exchange, judgem
         framework: agent.map(|agent| agent.framework.as_str()).filter(|framework| !framework.is_empty()),
         project_id: Some(exchange.caller.project.as_str()),
     }
-}
-
-/// The organization's budget has too little room for this call.
-fn short(room: NanoUsd) -> Refusal {
-    let reason = format!("the organization's budget has {room} left, which is less than this call may cost");
-    Refusal { details: json!({ "remaining_usd": room.dollars() }), ..Refusal::by_step("budget", reason) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use crate::domain::{detection::Action, plan::PlannedStep};
 pub(super) enum Run {
     /// On the prompt: pure computation over the exchange.
     Before(fn(&Services, &PlannedStep, &mut Exchange, &mut Judgement) -> Result<Verdict, StepError>),
+    /// In the admission's own transaction, which has to see the sums of everybody; the function says what it limits.
+    AtAdmission(fn(&PlannedStep, &Judgement) -> String),
     /// Around the call, by the call itself (`call/`).
     InCall,
     /// On the answer, by the answer's reader (`after/`).

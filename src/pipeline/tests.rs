@@ -9,12 +9,18 @@ fn every_bound_step_stands_in_the_registry_and_acts_in_its_phase() {
     for (id, run) in STEPS {
         let spec = steps::get(id).unwrap();
         let fits = match run {
-            Run::Before(_) => spec.acts_at() < steps::get("call_llm").unwrap().acts_at(),
+            Run::Before(_) | Run::AtAdmission(_) => spec.acts_at() < steps::get("call_llm").unwrap().acts_at(),
             Run::InCall => spec.phase == Phase::Call,
             Run::OnAnswer => spec.acts_at() > steps::get("call_llm").unwrap().acts_at(),
         };
         assert!(fits, "{id}");
     }
+}
+
+#[test]
+fn money_is_limited_at_the_admission() {
+    let at_admission = STEPS.iter().filter(|(_, run)| matches!(run, Run::AtAdmission(_)));
+    assert_eq!(at_admission.map(|(id, _)| *id).collect::<Vec<_>>(), ["budget", "session_budget"]);
 }
 
 #[test]

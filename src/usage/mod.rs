@@ -69,9 +69,17 @@ impl Price {
     }
 }
 
+/// Bytes of one token in a text that nobody counted.
+const TOKEN_BYTES: u64 = 4;
+
 /// Tokens in a text that nobody counted: four bytes each, rounded up.
 pub fn estimate_tokens(bytes: u64) -> u64 {
-    bytes.div_ceil(4)
+    bytes.div_ceil(TOKEN_BYTES)
+}
+
+/// The longest text that is estimated at so many tokens.
+pub fn estimate_bytes(tokens: u64) -> u64 {
+    tokens.saturating_mul(TOKEN_BYTES)
 }
 
 #[cfg(test)]
@@ -89,6 +97,15 @@ mod tests {
         assert_eq!(prices().of("gpt-4o-mini-2024-07-18").input, NanoUsd(1));
         assert_eq!(prices().of("openai/gpt-4o").input, NanoUsd(2));
         assert_eq!(prices().of("gpt-4omni").input, NanoUsd(9), "a different model is not a dated name");
+    }
+
+    #[test]
+    fn one_byte_more_than_a_text_of_so_many_tokens_is_one_token_more() {
+        for tokens in [0, 1, 7, 4_096] {
+            assert_eq!(estimate_tokens(estimate_bytes(tokens)), tokens);
+            assert_eq!(estimate_tokens(estimate_bytes(tokens) + 1), tokens + 1);
+        }
+        assert_eq!(estimate_bytes(u64::MAX), u64::MAX, "an absurd number saturates");
     }
 
     #[test]

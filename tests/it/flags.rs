@@ -66,12 +66,26 @@ async fn lockdown_refuses_what_the_plan_only_logs_and_observe_is_locked() {
 async fn a_flag_that_nothing_acts_on_is_named() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&upstream).await;
-    let call = gateway.chat_call(&ask("hi")).header("x-tappass-flags", "budget=dev, files=read_only");
+    let call = gateway.chat_call(&ask("hi")).header("x-tappass-flags", "files=read_only, db=block");
     let reply = call.send(gateway.address).await.expect(200);
     let notes = reply.json()["tappass"]["notes"].to_string();
-    assert!(notes.contains("`budget`") && notes.contains("`files`"), "{notes}");
+    assert!(notes.contains("`files`") && notes.contains("`db`"), "{notes}");
     let chain = gateway.settled().await;
-    assert_eq!(chain.admissions().last().unwrap().content()["flags_ignored"], json!(["budget", "files"]));
+    assert_eq!(chain.admissions().last().unwrap().content()["flags_ignored"], json!(["files", "db"]));
+}
+
+#[tokio::test]
+async fn a_budget_flag_that_tightens_is_not_named_and_one_that_loosens_is() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&upstream).await;
+    for (flags, ignored) in [("budget=dev", json!(null)), ("budget=unlimited", json!(["budget"]))] {
+        let call = gateway.chat_call(&ask("hi")).header("x-tappass-flags", flags);
+        let reply = call.send(gateway.address).await.expect(200);
+        let notes = reply.json()["tappass"]["notes"].to_string();
+        assert_eq!(notes.contains("`budget`"), ignored.is_array(), "{flags}: {notes}");
+        let chain = gateway.settled().await;
+        assert_eq!(chain.admissions().last().unwrap().content()["flags_ignored"], ignored, "{flags}");
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ mod support;
 mod architecture;
 
 mod budget;
+mod budget_books;
+mod budget_streams;
+mod budget_windows;
 mod canary;
 mod cli;
 mod cluster;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::pipeline::{
     Links,
+    budget::Limits,
     live::{Live, Rules},
     step::StepReport,
 };
@@ -84,7 +85,7 @@ fn told(rules: &Rules) -> Vec<String> {
             notes.push(format!("rule `{}` in shadow mode: {}", shadow.rule, shadow.reason));
         }
     }
-    if judgement.snapshot.budget().is_limited() && rules.exchange.request.max_tokens.is_none() {
+    if Limits::of(judgement).are_any() && rules.exchange.request.max_tokens.is_none() {
         notes.push("a budget applies, so the answer was bounded".to_owned());
     }
     notes

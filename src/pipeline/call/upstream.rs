@@ -12,6 +12,7 @@ use crate::{
     domain::detection::Finding,
     pipeline::{
         Services,
+        budget::Limits,
         exchange::{Exchange, Judgement},
     },
     providers::openai::Upstream,
@@ -21,7 +22,7 @@ use crate::{
 pub(super) fn body(services: &Services, exchange: &Exchange, judgement: &Judgement, model: &str) -> Bytes {
     let request = &exchange.request;
     let bound = services.settings.default_max_tokens;
-    let limited = judgement.snapshot.budget().is_limited();
+    let limited = Limits::of(judgement).are_any();
     let max_tokens = (limited && request.max_tokens.is_none()).then_some(bound);
     let dropped = request.tools.iter().enumerate().filter(|(place, _)| judgement.dropped_tools.contains(place));
     let mut texts: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{
-    GovernedStream, MOST_TEXT, Stop,
+    GovernedStream, MOST_TEXT, Stop, Unpaid,
     frames::{is_plain, with_data},
     texts::{Text, place, tool_calls},
 };
@@ -26,7 +26,9 @@ use crate::{
 
 impl GovernedStream {
     pub(super) fn events(&mut self) -> Result<(), Stop> {
-        while let Some(event) = self.splitter.next_event() {
+        while !self.purse.is_asking()
+            && let Some(event) = self.splitter.next_event()
+        {
             let event = event.map_err(|error| {
                 Stop::cut("provider_cut", Failure::new(502, "provider_event_too_long", error.to_string()))
             })?;
@@ -61,13 +63,38 @@ impl GovernedStream {
             let words = "the provider reported an error inside its stream";
             return Err(Stop::cut("provider_error", Failure::new(502, "provider_error", words)));
         }
-        if let (Some(usage), Some(live)) = (chunk.usage(), &mut self.live) {
-            live.usage = Some(usage);
+        let tools = self.collect(&chunk);
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if let Some(usage) = chunk.usage() {
+            live.used(usage);
+            self.purse.counts_anew(live);
         }
         if chunk.is_usage_only() && !self.include_usage {
             return Ok(());
         }
-        let tools = self.collect(&chunk);
+        if !self.purse.covers(live.answer_bytes) {
+            self.unpaid = Some(Box::new(Unpaid { event, chunk, tools }));
+            self.purse.ask(live)?;
+            // Where nothing is limited, it may not even be worth waiting.
+            return if self.purse.is_asking() { Ok(()) } else { self.pass_on() };
+        }
+        self.forward(&chunk, event, tools)
+    }
+
+    /// More is held: the event that waited goes on, and those that came with it.
+    pub(super) fn paid(&mut self) -> Result<(), Stop> {
+        self.pass_on()?;
+        self.events()
+    }
+
+    fn pass_on(&mut self) -> Result<(), Stop> {
+        let Some(unpaid) = self.unpaid.take() else { return Ok(()) };
+        let Unpaid { event, chunk, tools } = *unpaid;
+        self.forward(&chunk, event, tools)
+    }
+
+    /// Releases or holds an event whose texts have been collected.
+    fn forward(&mut self, chunk: &ChatChunk, event: Event, tools: bool) -> Result<(), Stop> {
         if self.holding && self.unseen_bytes > 0 {
             let words = "the answer is longer than can be inspected before it is released";
             return Err(Stop::cut("refused", Failure::new(502, "answer_too_large", words)));
@@ -78,7 +105,7 @@ impl GovernedStream {
         if self.holding {
             return self.hold(event);
         }
-        let raw = self.dressed(&event, &chunk, Edits::default());
+        let raw = self.dressed(&event, chunk, Edits::default());
         self.release(raw);
         Ok(())
     }

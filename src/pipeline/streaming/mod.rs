@@ -3,12 +3,14 @@
 //! Owns the stream's life: what is forwarded untouched, what is added to its first chunk, what is held, how it ends. Where
 //! nothing may still change, an event is released in the poll that received it, as the bytes that came. A plan that may
 //! redact or refuse the answer holds it whole, with heartbeats; a tool call under `tool_permissions` is held from its
-//! first fragment. It ends normally only if the provider said so: anything else is an error frame and then an aborted
+//! first fragment. An event that nothing is held for waits until more is reserved, and the provider with it (`purse`). It
+//! ends normally only if the provider said so: anything else is an error frame and then an aborted
 //! connection, since a clean end would be taken for a whole answer. Cut in the poll after `watch` says so. Dropping it
 //! cancels the call and completes it.
 
 mod events;
 mod frames;
+mod purse;
 mod texts;
 
 use std::{
@@ -16,13 +18,14 @@ use std::{
     future::Future as _,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use frames::first_members;
 use http_body::Frame;
+use purse::Purse;
 use serde_json::json;
 use texts::Text;
 use tokio::time::{Instant, Sleep};
@@ -40,6 +43,7 @@ use crate::{
     domain::json::line_safe,
     providers::{
         UpstreamBody,
+        openai::ChatChunk,
         sse::{Event, Splitter},
     },
 };
@@ -64,14 +68,27 @@ enum State {
     Aborting,
 }
 
+/// An event that has been read and collected and may not go on yet.
+struct Unpaid {
+    event: Event,
+    chunk: ChatChunk,
+    /// Whether a tool call speaks in it.
+    tools: bool,
+}
+
 /// A governed stream; an HTTP body.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the stream, not a mode")]
 pub struct GovernedStream {
     services: Arc<Services>,
     watch: Watch,
     upstream: Option<UpstreamBody>,
+    /// The provider's connection has ended; there may be events of it left.
+    ended: bool,
     splitter: Splitter,
     live: Option<Live>,
+    purse: Purse,
+    /// The event that waits for money.
+    unpaid: Option<Box<Unpaid>>,
     rules: Rules,
     state: State,
     out: VecDeque<Bytes>,
@@ -110,7 +127,10 @@ impl GovernedStream {
             services: Arc::clone(services),
             watch,
             upstream: Some(upstream),
+            ended: false,
             splitter: Splitter::default(),
+            purse: Purse::new(&live, &rules, services.admission.deadline),
+            unpaid: None,
             live: Some(live),
             include_usage: rules.exchange.request.include_usage,
             inspects: output::judges_tools(&rules) || rules.judgement.view.plan.step("scan_output").is_some(),
@@ -157,23 +177,37 @@ impl GovernedStream {
 
     /// Takes one piece from the provider and works on the events in it. `Err` only while nothing was released.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Early>> {
-        let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
-        let result = match upstream.poll_piece(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(piece))) => {
-                self.splitter.push(piece);
-                self.events()
+        let result = if self.purse.is_asking() {
+            // Nothing more is taken from the provider meanwhile.
+            ready!(self.poll_money(cx))
+        } else if self.ended {
+            self.end()
+        } else {
+            let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
+            match ready!(upstream.poll_piece(cx)) {
+                Some(Ok(piece)) => {
+                    self.splitter.push(piece);
+                    self.events()
+                }
+                Some(Err(error)) => Err(Stop::cut("provider_cut", failure(&error))),
+                None => {
+                    self.ended = true;
+                    self.end()
+                }
             }
-            Poll::Ready(Some(Err(error))) => {
-                let failure = failure(&error);
-                Err(Stop::cut("provider_cut", failure))
-            }
-            Poll::Ready(None) => self.end(),
         };
         Poll::Ready(match result {
             Ok(()) => Ok(()),
             Err(stop) => self.stop(stop),
         })
+    }
+
+    /// Waits until the event that nothing was held for is paid, and goes on with it and with what came after it.
+    fn poll_money(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        if let Some(live) = &mut self.live {
+            ready!(self.purse.poll(cx, live))?;
+        }
+        Poll::Ready(self.paid())
     }
 
     fn release(&mut self, bytes: Bytes) {
@@ -193,11 +227,13 @@ impl GovernedStream {
 
     /// The provider's connection ended.
     fn end(&mut self) -> Result<(), Stop> {
-        while let Some(event) = self.splitter.finish() {
+        while !self.purse.is_asking()
+            && let Some(event) = self.splitter.finish()
+        {
             let Ok(event) = event else { break };
             self.event(event)?;
         }
-        if self.saw_done {
+        if self.saw_done || self.purse.is_asking() {
             return Ok(());
         }
         let words = "the provider's stream ended before it was complete";
@@ -207,6 +243,7 @@ impl GovernedStream {
     /// Ends the stream early: an ordinary error while nothing was released, else an error frame and an aborted connection.
     fn stop(&mut self, stop: Stop) -> Result<(), Early> {
         self.held.clear();
+        self.unpaid = None;
         let (outcome, body, early) = match stop {
             Stop::Cut { outcome, failure } => {
                 if let Some(live) = &mut self.live {

@@ -1,7 +1,7 @@
 //! The database file, edited behind the product's back.
 //!
-//! Owns the statements of an attacker with write access to the disk, and the sums of an accountant. Never used while a
-//! gateway runs on the file.
+//! Owns the statements of an attacker with write access to the disk, and the sums of an accountant. Never writes while a
+//! gateway runs on the file; it may look at it, or hold its lock.
 
 use std::path::Path;
 
@@ -15,6 +15,11 @@ pub struct Database(SqliteConnection);
 impl Database {
     pub async fn open(path: &Path) -> Self {
         Self(SqliteConnectOptions::new().filename(path).foreign_keys(false).connect().await.unwrap())
+    }
+
+    /// A connection that only reads, also beside a running gateway.
+    pub async fn look(path: &Path) -> Self {
+        Self(SqliteConnectOptions::new().filename(path).read_only(true).connect().await.unwrap())
     }
 
     /// Runs one statement and says how many rows it touched.

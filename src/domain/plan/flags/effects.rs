@@ -148,6 +148,11 @@ impl FlagEffects {
 }
 
 impl BudgetBounds {
+    /// Whether anything is bounded.
+    pub fn is_limited(&self) -> bool {
+        [self.per_call, self.per_session, self.per_day, self.per_month].iter().any(Option::is_some)
+    }
+
     /// The plan's own.
     pub fn of(plan: &Plan) -> Self {
         let amount = |id| plan.step(id).and_then(|step| step.options.money("max_cost_usd"));

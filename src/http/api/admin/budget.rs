@@ -56,6 +56,7 @@ async fn spent(state: &State, who: &Identified, window: &str) -> Result<Spent, A
 /// Limits in dollars. What is not named stays as it is; null takes a limit away.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, clippy::option_option, reason = "the names of the wire; a null is not an absence")]
 pub(in crate::http) struct NewBudget {
     #[serde(default, deserialize_with = "named")]
     limit_usd: Option<Option<f64>>,
@@ -70,6 +71,7 @@ pub(in crate::http) struct NewBudget {
 }
 
 /// A field that is there, be it null.
+#[expect(clippy::option_option, reason = "a null is not an absence")]
 fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<f64>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
@@ -126,8 +128,9 @@ pub(in crate::http) async fn reset(
     Extension(who): Extension<Identified>,
 ) -> Result<Json<Value>, ApiError> {
     let made = change(&state, &who, move |config| {
-        let budget = config.budget.as_ref().ok_or_else(|| ChangeRefused::NotFound("a budget".to_owned()))?;
-        set_to("budget.reset", &Budget { window: budget.window + 1, ..budget.clone() })
+        // Also where the organization itself has no limit: the windows of its agents carry the same number.
+        let budget = config.budget.clone().unwrap_or_default();
+        set_to("budget.reset", &Budget { window: budget.window + 1, ..budget })
     })
     .await?;
     Ok(Json(with_receipt(json!({ "reset": true }), &made)))
