@@ -242,11 +242,13 @@ async fn keys_and_checkpoints_come_back_byte_for_byte_from_either_database() {
         assert!(!sql.insert_data_key(&record("a")).await.unwrap());
         let keys = sql.data_keys(&org()).await.unwrap();
         assert_eq!((keys.len(), &keys[0].wrapped, keys[0].created_at), (1, &wrapped, 5));
-        let row = CheckpointRow { size: 9, frontier: vec![1, 2], note: "note\n".to_owned(), at: -1 };
+        let row = CheckpointRow { size: 9, frontier: vec![1, 2], note: "note\n".to_owned() };
         sql.insert_checkpoint(&org(), &row).await.unwrap();
         sql.insert_checkpoint(&org(), &CheckpointRow { note: "other".to_owned(), ..row }).await.unwrap();
         let last = sql.last_checkpoint(&org()).await.unwrap().unwrap();
-        assert_eq!((last.size, &*last.frontier, &*last.note, last.at), (9, &[1, 2][..], "note\n", -1));
+        assert_eq!((last.size, &*last.frontier, &*last.note), (9, &[1, 2][..], "note\n"));
+        assert_eq!(sql.notes_after(&org(), 8, 9).await.unwrap(), [(9, "note\n".to_owned())]);
+        assert!(sql.notes_after(&org(), 9, 9).await.unwrap().is_empty());
     }
 }
 
