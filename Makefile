@@ -64,3 +64,9 @@ policies: ## Run the tests of the built-in policies in the engine that serves
 .PHONY: docs
 docs: ## Build the source's documentation, with broken links denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+ROUNDS ?= 1000
+.PHONY: rounds
+rounds: servers ## Publish and call on three gateways, a thousand rounds under each fault; writes target/figures/rounds.json (about 25 minutes)
+	rm -f target/figures/rounds.json
+	TAPPASS_ROUNDS=$(ROUNDS) $(CARGO) test --locked --profile quick --test it cluster::rounds:: -- --nocapture --test-threads 1

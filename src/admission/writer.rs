@@ -292,9 +292,18 @@ impl Writer {
 
     /// Hands out what the database said.
     async fn answer(&mut self, run: &Run, together: Vec<Together>, appended: Vec<Appended>) {
-        let mut closed = None;
+        let fenced = together.iter().zip(&appended).any(|(group, said)| {
+            group.boot == *run.boot() && said.verdicts.iter().any(|verdict| *verdict == Verdict::Fenced)
+        });
+        // First, so that what ends late is recorded under the new boot.
+        if fenced {
+            self.goes_on(run.boot()).await;
+        }
+        let boot = self.outbox.boot();
         for (group, said) in together.into_iter().zip(appended) {
-            if let Some((seq, link)) = said.head {
+            if let Some((seq, link)) = said.head
+                && group.boot == *run.boot()
+            {
                 run.sees(&group.org, Head { seq, link });
             }
             for (append, verdict) in group.appends.into_iter().zip(said.verdicts) {
@@ -302,15 +311,14 @@ impl Writer {
                     self.again.push_back(Append { was_busy: true, ..append });
                     continue;
                 }
-                if verdict == Verdict::Fenced && group.boot == *run.boot() {
-                    closed = Some(group.boot.clone());
+                // No new boot could be registered yet: what has ended stays to be told.
+                if verdict == Verdict::Fenced && group.boot == boot && !append.is_urgent() {
+                    self.again.push_back(append);
+                    continue;
                 }
                 self.outbox.shared.queued_bytes.fetch_sub(append.entry.body.len(), Ordering::Relaxed);
                 answer::answer(append, verdict, &self.outbox);
             }
-        }
-        if let Some(boot) = closed {
-            self.goes_on(&boot).await;
         }
     }
 

@@ -242,7 +242,7 @@ fn ended(written: bool) -> ExitCode {
 
 fn migrate(config: &Config, secrets: &Secrets, to: Option<i64>) -> Result<ExitCode, Failed> {
     let runtime = runtime(config)?;
-    if let Some(settings) = super::wiring::postgres(config, secrets)? {
+    if let Some(settings) = super::instance::postgres(config, secrets)? {
         let settings = PostgresSettings { migrate: true, target: to, ..settings };
         let sql = runtime.block_on(Sql::connect(&settings))?;
         say(&format!("the database's schema is at version {}\n", sql.schema()));
@@ -305,7 +305,7 @@ async fn record(named: Option<PathBuf>, config: &Config, environment: &Environme
     let is_named = named.is_some();
     let dir = named.unwrap_or_else(|| config.data.dir.clone());
     if (!is_named || !dev::has_data(&dir))
-        && let Some(settings) = super::wiring::postgres(config, &environment.secrets())?
+        && let Some(settings) = super::instance::postgres(config, &environment.secrets())?
     {
         return Ok((Sql::connect(&PostgresSettings { migrate: false, ..settings }).await?, dir));
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{AppError, Lifecycle, Started, bootstrap, shared::Shared, signing, wiring};
+use super::{AppError, Lifecycle, Started, bootstrap, instance, shared::Shared, signing, wiring};
 use crate::{
     admission::{self, Admission, Compiler},
     config::Config,
@@ -67,7 +67,7 @@ impl Ground {
         Ok(http::Door::new(http::starting(http::Starting {
             began: self.began,
             clock: Arc::clone(&self.clock),
-            names: http::NameSource::new(&wiring::boot_id()?),
+            names: http::NameSource::new(&instance::boot_id()?),
             readiness: Arc::clone(&self.readiness),
             storage: if self.postgres.is_some() { "postgres" } else { "sqlite" },
         })))
@@ -82,10 +82,10 @@ impl Ground {
         let credentials = Arc::new(admission::Credentials::new(vault, sql.clone()));
         let keys = signing::keys(config, &sql, &credentials, clock).await?;
         let default_org = bootstrap.organization(&sql).await?;
-        let boot = wiring::boot_id()?;
-        let lease = wiring::lease(&sql, clock);
-        wiring::register_boot(&sql, &boot, &lease, config.database.lease()).await?;
-        let bounds = (wiring::writer_config(config), wiring::reborn(&sql, &lease, config));
+        let boot = instance::boot_id()?;
+        let lease = instance::lease(&sql, clock);
+        instance::register_boot(&sql, &boot, &lease, config.database.lease()).await?;
+        let bounds = (wiring::writer_config(config), instance::reborn(&sql, &lease, config));
         let (key, end) = (Arc::new(keys.writer), lifecycle.end.clone());
         let (writer, outbox) =
             admission::Writer::new(sql.clone(), boot, Arc::clone(clock), Arc::clone(&key), bounds, end);

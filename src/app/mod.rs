@@ -9,6 +9,7 @@ mod bootstrap;
 mod cli;
 mod dev;
 mod ground;
+mod instance;
 mod lifecycle;
 mod records;
 mod shared;
@@ -63,7 +64,7 @@ impl App {
         let clock = outside.clock;
         let began = clock.running();
         let lock = wiring::data_folder(&config)?;
-        let postgres = wiring::postgres(&config, &secrets)?;
+        let postgres = instance::postgres(&config, &secrets)?;
         let redis = shared::settings(&config, &secrets)?;
         let bootstrap = bootstrap::Plan::new(&config, secrets)?;
         wiring::chat_url(&config)?;
@@ -180,7 +181,7 @@ impl App {
 async fn close(core: &Core, writing: JoinHandle<bool>) -> bool {
     let written = tokio::time::timeout(Duration::from_secs(2), writing).await;
     let written = matches!(written, Ok(Ok(true)));
-    wiring::close_boot(&core.sql, &core.admission.outbox.boot()).await;
+    instance::close_boot(&core.sql, &core.admission.outbox.boot()).await;
     core.sql.close().await;
     tracing::info!(written, "stopped");
     written

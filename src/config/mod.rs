@@ -109,6 +109,13 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_for_production_are_valid() {
+        let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.toml"));
+        let config = Config::load(Some(&file), &Environment::default()).unwrap();
+        assert!(!config.database.migrate && config.server.host.is_unspecified());
+    }
+
+    #[test]
     fn the_environment_wins_and_keeps_the_types_of_the_file() {
         let vars = [("TAPPASS_SERVER__HEADER_TIMEOUT_MS", "5"), ("PORT", "8080"), ("TAPPASS_LOG__ACCESS", "false")];
         let config = load(&vars).unwrap();

@@ -150,6 +150,27 @@ impl Cluster {
         self.folder.path().join("kek")
     }
 
+    /// The gateways that serve now.
+    pub async fn ready(&self) -> Vec<usize> {
+        self.ready_but(None).await
+    }
+
+    /// The same, where one of them is paused and counts as serving.
+    pub async fn ready_but(&self, paused: Option<usize>) -> Vec<usize> {
+        let mut serving = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            if Some(number) == paused || node.is_ready().await {
+                serving.push(number);
+            }
+        }
+        serving
+    }
+
+    /// The public keys, as the first gateway keeps them.
+    pub fn jwks(&self) -> PathBuf {
+        self.nodes[0].server.folder().join("data/anchors/jwks.json")
+    }
+
     /// Learns who there is, and lifts the preset's limit.
     pub async fn meet(&mut self) {
         let orgs = self.admin(0, "GET", "/auth/orgs", Value::Null).await.expect(200).json();

@@ -16,7 +16,6 @@ pub mod openai;
 pub mod postgres;
 pub mod redis;
 pub mod round_robin;
-pub mod redis_server;
 pub mod script;
 pub mod sse;
 pub mod upstream;

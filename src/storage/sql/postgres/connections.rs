@@ -93,6 +93,9 @@ impl Line {
         };
         if keep {
             self.connection = Some(connection);
+        } else {
+            // Whatever took this one has most likely taken those that idle: none of them is to fail a use of its own.
+            self.set.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         result
     }
