@@ -8,8 +8,6 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{
     admission::Lease,
     storage::{
@@ -34,14 +32,6 @@ pub(super) struct Job {
     pub(super) every: Duration,
     /// The longest that a run may take; less than `every`.
     pub(super) hold: Duration,
-}
-
-/// One run, for what it does.
-pub(super) struct Turn {
-    /// What its writes carry.
-    pub(super) token: u64,
-    /// Cancelled when the run is over, also for what it left running elsewhere.
-    pub(super) over: CancellationToken,
 }
 
 /// Where jobs of the cluster run.
@@ -90,7 +80,7 @@ impl Cluster {
     pub(super) async fn try_run<E: Error + 'static>(
         &self,
         job: Job,
-        work: impl AsyncFnOnce(Turn) -> Result<(), E>,
+        work: impl AsyncFnOnce(JobLease) -> Result<(), E>,
     ) -> Tried {
         if !self.lease.is_live() {
             return Tried::Rests;
@@ -111,7 +101,7 @@ impl Cluster {
     async fn turn<E: Error + 'static>(
         &self,
         job: Job,
-        work: impl AsyncFnOnce(Turn) -> Result<(), E>,
+        work: impl AsyncFnOnce(JobLease) -> Result<(), E>,
     ) -> Result<Tried, StorageError> {
         let (state, age) = self.sql.job_state(job.name, job.every).await?;
         if let Some(age) = age {
@@ -157,13 +147,10 @@ impl Cluster {
         lease: JobLease,
         lock: Option<&mut Lock>,
         deadline: tokio::time::Instant,
-        work: impl AsyncFnOnce(Turn) -> Result<(), E>,
+        work: impl AsyncFnOnce(JobLease) -> Result<(), E>,
     ) -> JobEnd {
-        let over = CancellationToken::new();
-        let turn = Turn { token: lease.token, over: over.clone() };
-        let _over = over.drop_guard();
         tokio::select! {
-            done = work(turn) => match done {
+            done = work(lease) => match done {
                 Ok(()) => JobEnd::Ran,
                 Err(error) => {
                     tracing::warn!(job = job.name, error = &error as &dyn Error, "a job failed");

@@ -269,11 +269,23 @@ async fn every_statement_runs_on_either_database() {
             assert_eq!(sql.spending(&org(), window).await.unwrap(), Spending::default());
         }
         assert_eq!(sql.open_holds(&org(), 1).await.unwrap(), (0, 0));
-        assert_eq!(sql.closed_boots_with_unwritten().await.unwrap(), Vec::<String>::new());
+        assert_eq!(sql.closed_boots_with_unwritten().await.unwrap(), []);
         assert_eq!(sql.unwritten_of("boot_a").await.unwrap(), []);
         assert!(sql.signing_keys().await.unwrap().is_empty());
         sql.note_loaded(&BootId::parse("boot_a").unwrap(), &org(), 3).await.unwrap();
         sql.live_on(&org(), 3).await.unwrap();
+        assert!(sql.tips().await.unwrap().is_empty());
+        let credential = crate::domain::ids::CredentialId::parse("cred_a").unwrap();
+        sql.note_credential_used(&org(), &credential).await.unwrap();
+        assert!(sql.credential_checks().await.unwrap().is_empty(), "used is not checked");
+        assert!(sql.put_credential_check(&org(), &credential, "invalid", 3).await.unwrap());
+        assert!(!sql.put_credential_check(&org(), &credential, "valid", 2).await.unwrap(), "an older run is fenced");
+        let found = sql.credential_checks().await.unwrap();
+        assert_eq!(found.iter().map(|check| &*check.outcome).collect::<Vec<_>>(), ["invalid"]);
+        assert!(sql.credential_rows(None).await.unwrap().is_empty());
+        assert!(sql.credential_rows(Some(LEASE)).await.unwrap().is_empty());
+        sql.forget_credential_checks().await.unwrap();
+        assert!(sql.credential_checks().await.unwrap().is_empty(), "it is not stored any more");
         let mut tx = sql.begin_read().await.unwrap();
         assert!(tx.config_rows(&org()).await.unwrap().is_empty());
         assert_eq!(tx.head(&org()).await.unwrap(), None);
