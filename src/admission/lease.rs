@@ -252,10 +252,12 @@ mod tests {
     fn a_lease_is_steady_after_a_whole_one_without_a_late_or_failed_heartbeat() {
         let (clock, lease) = leased();
         let beat = |lease: &Lease| lease.renewed(clock.running(), 28 * SECOND);
-        let pass = |seconds: u32| (0..seconds).step_by(5).for_each(|_| {
-            clock.advance(5 * SECOND);
-            beat(&lease);
-        });
+        let pass = |seconds: u32| {
+            (0..seconds).step_by(5).for_each(|_| {
+                clock.advance(5 * SECOND);
+                beat(&lease);
+            })
+        };
         pass(25);
         assert!(!lease.is_steady(30 * SECOND));
         pass(5);

@@ -142,8 +142,7 @@ impl Checkpoints {
         }
         let head = Head { seq: *seq, link: *link };
         let checkpoint = Checkpoint { origin: origin(&self.deployment, org), root: frontier.root(), head };
-        let row =
-            CheckpointRow { size: *seq, frontier: frontier.to_bytes(), note: checkpoint.sign(&self.key) };
+        let row = CheckpointRow { size: *seq, frontier: frontier.to_bytes(), note: checkpoint.sign(&self.key) };
         self.sql.insert_checkpoint(org, &row).await?;
         self.frontiers.insert(org.clone(), frontier);
         Ok(())

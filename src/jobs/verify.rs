@@ -83,10 +83,10 @@ impl Verification {
         // A chain whose head row is gone was there before.
         chains.extend(self.chains.keys().filter(|known| !chains.contains(known)).cloned().collect::<Vec<_>>());
         for org in chains {
-            let mut chain = self.chains.remove(&org).unwrap_or_else(|| Followed {
-                follow: Follow::new(org.clone()),
-                marks: HashMap::new(),
-            });
+            let mut chain = self
+                .chains
+                .remove(&org)
+                .unwrap_or_else(|| Followed { follow: Follow::new(org.clone()), marks: HashMap::new() });
             let followed = chain.to_the_end(sql, &org, &self.keys).await;
             self.chains.insert(org.clone(), chain);
             match followed? {
@@ -102,12 +102,7 @@ impl Verification {
 }
 
 impl Followed {
-    async fn to_the_end(
-        &mut self,
-        sql: &Sql,
-        org: &OrgId,
-        keys: &Jwks,
-    ) -> Result<Result<(), String>, StorageError> {
+    async fn to_the_end(&mut self, sql: &Sql, org: &OrgId, keys: &Jwks) -> Result<Result<(), String>, StorageError> {
         loop {
             let began = Instant::now();
             let mut tx = sql.begin_read().await?;
@@ -143,8 +138,7 @@ impl Followed {
             let found = wanted.get(boot).is_some_and(|left| !left.contains_key(counter));
             let (boot, counter) = (boot.clone(), *counter);
             let stored = StoredEntry { seq: row.seq, link: row.link, digest: row.digest, body: row.body };
-            let followed =
-                self.follow.entry(&stored, |id| found && id.boot.as_str() == boot && id.counter == counter);
+            let followed = self.follow.entry(&stored, |id| found && id.boot.as_str() == boot && id.counter == counter);
             if let Err(why) = followed {
                 return Ok(Err(why));
             }
@@ -166,25 +160,25 @@ impl Followed {
     ) -> Result<(), StorageError> {
         let Ok(boot) = BootId::parse(name) else { return Ok(()) };
         let mark = self.marks.get(&boot).copied().unwrap_or(0);
+        let mut furthest = mark;
         for from in [mark.saturating_sub(SLACK), 0] {
             let mut after = from;
             while !counters.is_empty() {
                 let page = tx.batches_after(org, (name, after), BATCHES).await?;
-                let page: Vec<BatchRow> = page.into_iter().filter(|row| row.boot == name).collect();
-                let Some(last) = page.last() else { break };
-                after = last.number;
+                let mut page = page.into_iter().filter(|row| row.boot == name).peekable();
+                if page.peek().is_none() {
+                    break;
+                }
                 for row in page {
-                    let number = row.number;
-                    if cover(org, &boot, row, counters, keys) {
-                        let mark = self.marks.entry(boot.clone()).or_insert(0);
-                        *mark = (*mark).max(number);
-                    }
+                    after = row.number;
+                    furthest = if cover(org, &boot, row, counters, keys) { furthest.max(after) } else { furthest };
                 }
             }
             if counters.is_empty() || from == 0 {
                 break;
             }
         }
+        self.marks.insert(boot, furthest);
         Ok(())
     }
 }

@@ -136,7 +136,11 @@ impl Provider for HttpProvider {
             }
             Ok(Err(error)) => {
                 let error = cause(error);
-                tracing::debug!(provider.name = self.name, error = &error as &dyn std::error::Error, "a key was not judged");
+                tracing::debug!(
+                    provider.name = self.name,
+                    error = &error as &dyn std::error::Error,
+                    "a key was not judged"
+                );
                 KeyCheck::Unknown
             }
             Err(_) => KeyCheck::Unknown,

@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn whatever_is_changed_is_where_it_stops() {
         for (change, place) in [
-            (Box::new(|e: &mut Vec<StoredEntry>| e[1].body = e[1].body.replace(":2}", ":7}")) as Box<dyn Fn(&mut _)>, 1),
+            (
+                Box::new(|e: &mut Vec<StoredEntry>| e[1].body = e[1].body.replace(":2}", ":7}")) as Box<dyn Fn(&mut _)>,
+                1,
+            ),
             (Box::new(|e: &mut Vec<StoredEntry>| e[2].digest = e[1].digest), 2),
             (Box::new(|e: &mut Vec<StoredEntry>| e[0].link = e[1].link), 0),
             (Box::new(|e: &mut Vec<StoredEntry>| drop(e.remove(1))), 1),

@@ -30,11 +30,7 @@ pub struct JobLease {
 
 impl Sql {
     /// How a job stands, and how long ago the last run began that came to its end. Reads only: asking costs no write.
-    pub async fn job_state(
-        &self,
-        name: &str,
-        every: Duration,
-    ) -> Result<(JobState, Option<Duration>), StorageError> {
+    pub async fn job_state(&self, name: &str, every: Duration) -> Result<(JobState, Option<Duration>), StorageError> {
         let text = by_clock!(self, "SELECT ", " - ran_at, ran_at, lease_until - ", " FROM job_lease WHERE name = $1");
         let rows = self.read(text, args![name]).await?;
         let Some(row) = rows.first() else { return Ok((JobState::Due, None)) };
@@ -98,17 +94,14 @@ impl Sql {
 
     /// The run came to its end. False: the lease is somebody else's by now, and the run does not count.
     pub async fn finish_job(&self, name: &str, token: u64) -> Result<bool, StorageError> {
-        let text = "UPDATE job_lease SET ran_at = started_at, lease_until = 0 WHERE name = $1 AND token = $2 RETURNING 1";
+        let text =
+            "UPDATE job_lease SET ran_at = started_at, lease_until = 0 WHERE name = $1 AND token = $2 RETURNING 1";
         Ok(!self.write(text, args![name, token]).await?.is_empty())
     }
 
     /// The run did not come to its end; nobody tries again for a while.
     pub async fn rest_job(&self, name: &str, token: u64, pause: Duration) -> Result<(), StorageError> {
-        let text = by_clock!(
-            self,
-            "UPDATE job_lease SET lease_until = ",
-            " + $3 WHERE name = $1 AND token = $2"
-        );
+        let text = by_clock!(self, "UPDATE job_lease SET lease_until = ", " + $3 WHERE name = $1 AND token = $2");
         self.write(text, args![name, token, micros(pause)]).await?;
         Ok(())
     }
