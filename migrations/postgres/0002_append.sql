@@ -9,6 +9,14 @@ CREATE FUNCTION tappass_window(template TEXT) RETURNS TEXT LANGUAGE sql VOLATILE
                 '{month}', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM')) END
 $$;
 
+-- A sum that stops at the ends of the type, like those of the embedded database: an absurd amount is refused by a
+-- budget and never an error, which would fail its batch.
+CREATE FUNCTION tappass_plus(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN b > 0 AND a > 9223372036854775807 - b THEN 9223372036854775807
+                WHEN b < 0 AND a < '-9223372036854775808'::BIGINT - b THEN '-9223372036854775808'::BIGINT
+                ELSE a + b END
+$$;
+
 -- Whether the chain is still the one whose entry `seen_seq` had `seen_link` (rule 24).
 CREATE FUNCTION tappass_is_same_chain(org TEXT, head_seq BIGINT, head_link BYTEA, seen_seq BIGINT, seen_link BYTEA)
 RETURNS BOOLEAN LANGUAGE sql STABLE AS $$
@@ -42,6 +50,8 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     locked TEXT[];
     h audit_head%ROWTYPE;
+    zero BYTEA := decode(repeat('00', 32), 'hex');
+    is_locked BOOLEAN;
     is_open BOOLEAN;
     is_same BOOLEAN;
     i INT := 0;             -- the last item that was judged
@@ -51,7 +61,8 @@ DECLARE
     d TEXT;
     r BIGINT;
     taken BIGINT;
-    at INT;
+    most BIGINT;
+    place INT;              -- of a window among the sums
     names TEXT[];           -- the windows of one item
     limits BIGINT[];
     s_name TEXT[];          -- the sums of the group's windows
@@ -67,15 +78,10 @@ DECLARE
 BEGIN
     -- A chain that has not begun gets its head; nobody waits for anybody here but for the same beginning.
     IF 0 = ANY (g_seen_seq) THEN
-        FOR g IN 1 .. array_length(g_org, 1) LOOP
-            IF g_seen_seq[g] = 0 THEN
-                INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid)
-                SELECT g_org[g], 0, decode(repeat('00', 32), 'hex'), 0, decode(repeat('00', 32), 'hex'),
-                       decode(repeat('00', 32), 'hex'), g_kid[g]
-                WHERE NOT EXISTS (SELECT 1 FROM audit_head a WHERE a.org_id = g_org[g])
-                ON CONFLICT (org_id) DO NOTHING;
-            END IF;
-        END LOOP;
+        INSERT INTO audit_head (org_id, seq, link, config_version, config_tag, config_digest, kid)
+        SELECT n.org, 0, zero, 0, zero, zero, n.kid FROM unnest(g_org, g_seen_seq, g_kid) AS n (org, seen, kid)
+        WHERE n.seen = 0 AND NOT EXISTS (SELECT 1 FROM audit_head a WHERE a.org_id = n.org)
+        ORDER BY n.org COLLATE "C" ON CONFLICT (org_id) DO NOTHING;
     END IF;
     -- Heads first, in order, in a statement of its own; everything is read after it.
     IF p_wait THEN
@@ -86,9 +92,10 @@ BEGIN
             (SELECT a.org_id FROM audit_head a WHERE a.org_id = ANY (g_org) ORDER BY a.org_id
              FOR NO KEY UPDATE SKIP LOCKED) l;
     END IF;
-    FOR g IN 1 .. array_length(g_org, 1) LOOP
+    FOR g IN 1 .. cardinality(g_org) LOOP
         last := i + g_items[g];
-        IF locked IS NULL OR NOT g_org[g] = ANY (locked) THEN
+        is_locked := coalesce(g_org[g] = ANY (locked), false);
+        IF NOT is_locked AND NOT p_wait AND EXISTS (SELECT 1 FROM audit_head a WHERE a.org_id = g_org[g]) THEN
             WHILE i < last LOOP
                 i := i + 1;
                 w := w + i_windows[i];
@@ -97,7 +104,12 @@ BEGIN
             END LOOP;
             CONTINUE;
         END IF;
-        SELECT * INTO h FROM audit_head a WHERE a.org_id = g_org[g];
+        IF is_locked THEN
+            SELECT * INTO h FROM audit_head a WHERE a.org_id = g_org[g];
+        ELSE
+            -- It had begun, as far as this boot knows: nothing of it is left.
+            h.seq := 0; h.link := zero;
+        END IF;
         SELECT b.closed = 0 INTO is_open FROM boot b WHERE b.id = g_boot[g];
         is_open := coalesce(is_open, false);
         is_same := tappass_is_same_chain(g_org[g], h.seq, h.link, g_seen_seq[g], g_seen_link[g]);
@@ -122,6 +134,8 @@ BEGIN
             ELSIF i_what[i] = 2 AND i_until[i] > 0 AND i_until[i] <= tappass_now() THEN
                 v := 'expired';
             ELSIF i_what[i] = 2 THEN
+                -- Without a window it is a hold too: its completion looks for it.
+                names := '{}'; limits := '{}';
                 FOR k IN 1 .. i_windows[i] LOOP
                     names[k] := tappass_window(w_name[w + k]);
                     limits[k] := w_limit[w + k];
@@ -139,33 +153,38 @@ BEGIN
             END IF;
             -- The sums of its windows, each read once, under the lock.
             IF v = 'stored' AND names IS NOT NULL THEN
-                FOR k IN 1 .. coalesce(array_length(names, 1), 0) LOOP
-                    at := array_position(s_name, names[k]);
-                    IF at IS NULL THEN
+                FOR k IN 1 .. cardinality(names) LOOP
+                    place := array_position(s_name, names[k]);
+                    IF place IS NULL THEN
                         s_name := s_name || names[k];
-                        at := array_length(s_name, 1);
+                        place := array_length(s_name, 1);
                         SELECT p.settled_nano, p.held_nano INTO was_settled, was_held FROM spending p
                         WHERE p.org_id = g_org[g] AND p.spending_window = names[k];
-                        s_settled[at] := coalesce(was_settled, 0);
-                        s_held[at] := coalesce(was_held, 0);
+                        s_settled[place] := coalesce(was_settled, 0);
+                        s_held[place] := coalesce(was_held, 0);
                     END IF;
-                    taken := s_settled[at] + s_held[at];
-                    IF i_what[i] IN (2, 4) AND limits[k] IS NOT NULL AND taken + i_amount[i] > limits[k] THEN
-                        v := 'short';
-                        r := least(coalesce(r, limits[k]), greatest(limits[k] - taken, 0));
+                    IF i_what[i] IN (2, 4) THEN
+                        taken := tappass_plus(s_settled[place], s_held[place]);
+                        most := coalesce(limits[k], 9223372036854775807);
+                        -- Also where a sum would not be a number any more.
+                        IF tappass_plus(taken, i_amount[i]) > most
+                                OR greatest(taken, s_held[place]) > 9223372036854775807 - greatest(i_amount[i], 0) THEN
+                            v := 'short';
+                            r := least(r, greatest(tappass_plus(most, -greatest(taken, -9223372036854775807)), 0));
+                        END IF;
                     END IF;
                 END LOOP;
             END IF;
             IF v = 'stored' AND names IS NOT NULL THEN
-                FOR k IN 1 .. coalesce(array_length(names, 1), 0) LOOP
-                    at := array_position(s_name, names[k]);
+                FOR k IN 1 .. cardinality(names) LOOP
+                    place := array_position(s_name, names[k]);
                     IF i_what[i] IN (2, 4) THEN
-                        s_held[at] := s_held[at] + i_amount[i];
+                        s_held[place] := tappass_plus(s_held[place], i_amount[i]);
                     ELSIF i_what[i] = 3 THEN
-                        s_held[at] := greatest(s_held[at] - held.amount_nano, 0);
-                        s_settled[at] := s_settled[at] + i_amount[i];
+                        s_held[place] := greatest(s_held[place] - held.amount_nano, 0);
+                        s_settled[place] := tappass_plus(s_settled[place], i_amount[i]);
                     ELSE
-                        s_settled[at] := s_settled[at] + i_amount[i];
+                        s_settled[place] := tappass_plus(s_settled[place], i_amount[i]);
                     END IF;
                 END LOOP;
                 IF i_what[i] = 2 THEN
@@ -173,7 +192,7 @@ BEGIN
                     VALUES (g_org[g], g_boot[g], i_counter[i], i_version[i], i_amount[i], names, limits);
                     d := array_to_string(names, ' ');
                 ELSIF i_what[i] = 4 THEN
-                    UPDATE hold o SET amount_nano = o.amount_nano + i_amount[i]
+                    UPDATE hold o SET amount_nano = tappass_plus(o.amount_nano, i_amount[i])
                     WHERE o.org_id = g_org[g] AND o.boot = i_boot[i] AND o.counter = i_target[i];
                 END IF;
             END IF;
@@ -227,6 +246,9 @@ BEGIN
     ON CONFLICT (org_id) DO NOTHING;
     PERFORM 1 FROM audit_head a WHERE a.org_id = p_org FOR NO KEY UPDATE;
     SELECT * INTO h FROM audit_head a WHERE a.org_id = p_org;
+    IF NOT FOUND THEN
+        h.seq := 0; h.link := zero; h.config_version := 0; h.config_tag := zero; h.config_digest := zero;
+    END IF;
     SELECT e.seq, e.link INTO seq, link FROM audit_entry e
     WHERE e.org_id = p_org AND e.boot = p_boot AND e.counter = p_counter;
     IF FOUND THEN
@@ -242,7 +264,7 @@ BEGIN
     IF h.config_version <> p_version OR h.config_tag <> p_tag OR h.config_digest <> p_config THEN
         verdict := 'stale'; RETURN NEXT; RETURN;
     END IF;
-    FOR k IN 1 .. coalesce(array_length(w_table, 1), 0) LOOP
+    FOR k IN 1 .. cardinality(w_table) LOOP
         IF w_table[k] NOT IN ('agent', 'agent_key', 'budget', 'organization', 'pipeline', 'policy', 'policy_assignment',
                               'policy_version', 'project', 'provider_credential') THEN
             RAISE EXCEPTION 'no configuration stands in table %', w_table[k];

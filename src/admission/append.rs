@@ -7,7 +7,13 @@
 
 use crate::{
     audit::chain,
-    domain::{clock::Micros, digest::Digest, ids::EntryId, money::NanoUsd, stamp::ConfigStamp},
+    domain::{
+        clock::Micros,
+        digest::Digest,
+        ids::{EntryId, OrgId},
+        money::NanoUsd,
+        stamp::ConfigStamp,
+    },
     storage::{
         Sql, StorageError, WriteTx,
         sql::{Act, Appended, Group, Head, Hold, Item, NewEntry, Seen, Spending, Verdict, Window},
@@ -39,6 +45,8 @@ async fn group_of(tx: &mut WriteTx, group: &Group<'_>, now: Micros) -> Result<Ap
     for item in &group.items {
         verdicts.push(lock.judge(tx, group, item).await?);
     }
+    // A completion that wrote nothing, because its id was taken, took nothing away either.
+    lock.holds.append(&mut lock.closing);
     let mut batch = group.batch.clone();
     batch.unwritten = unwritten(group, &verdicts);
     let ids: Vec<EntryId> = group.items.iter().map(|item| id_of(group, item)).collect();
@@ -55,15 +63,20 @@ fn id_of(group: &Group<'_>, item: &Item<'_>) -> EntryId {
 }
 
 /// Whether the chain is still the one whose last entry this boot saw (rule 24).
-async fn is_same_chain(tx: &mut WriteTx, group: &Group<'_>, head: Option<&Head>) -> Result<bool, StorageError> {
-    let Seen { seq, link } = group.seen;
+pub(super) async fn is_same_chain(
+    tx: &mut WriteTx,
+    org: &OrgId,
+    seen: Seen,
+    head: Option<&Head>,
+) -> Result<bool, StorageError> {
+    let Seen { seq, link } = seen;
     let Some(head) = head else { return Ok(seq == 0) };
     Ok(match seq {
         0 => true,
         seq if seq > head.seq => false,
         seq if seq == head.seq => link == head.link,
         // Retention may have taken it away.
-        seq => tx.link_at(group.org, seq).await?.is_none_or(|stored| stored == link),
+        seq => tx.link_at(org, seq).await?.is_none_or(|stored| stored == link),
     })
 }
 
@@ -83,6 +96,7 @@ fn link<'a>(head: &mut Head, group: &'a Group<'_>, ids: &'a [EntryId], verdicts:
         if !verdict.is_stored() {
             continue;
         }
+        head.kid.clone_from(&group.batch.kid);
         head.seq += 1;
         head.link = chain::link(&head.link, head.seq, &item.digest);
         let (seq, link) = (head.seq, head.link);
@@ -119,7 +133,7 @@ impl Under {
             Act::Plain | Act::Refusal(_) | Act::Admission { .. } | Act::Extension { .. } | Act::Late { .. } => None,
         });
         let completed: Vec<&EntryId> = completed.collect();
-        let same_chain = is_same_chain(tx, group, locked.head.as_ref()).await?;
+        let same_chain = is_same_chain(tx, group.org, group.seen, locked.head.as_ref()).await?;
         // A fenced boot takes nothing away: its holds are recovery's to settle.
         let closing = if boot_open && same_chain { tx.take_holds(&completed).await? } else { Vec::new() };
         let stamp = locked.head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
@@ -189,9 +203,11 @@ impl Under {
         for window in windows {
             let spending = self.window(tx, &id.org, &window.name).await?;
             let taken = spending.settled.plus(spending.held);
-            if let Some(limit) = window.limit
-                && taken.plus(amount) > limit
-            {
+            let limit = window.limit.unwrap_or(NanoUsd(i64::MAX));
+            // What is no number any more is beyond every limit, also where there is none: a sum that stopped at the end of
+            // its type could not be taken back.
+            let sums = [taken, spending.held].map(|sum| sum.0.checked_add(amount.0));
+            if taken.plus(amount) > limit || sums.contains(&None) {
                 let left = NanoUsd(limit.0.saturating_sub(taken.0).max(0));
                 room = Some(room.map_or(left, |room: NanoUsd| room.min(left)));
             }
@@ -254,12 +270,7 @@ impl Under {
     }
 
     /// The sums of a window, read once under the lock.
-    async fn window(
-        &mut self,
-        tx: &mut WriteTx,
-        org: &crate::domain::ids::OrgId,
-        window: &str,
-    ) -> Result<&mut Spending, StorageError> {
+    async fn window(&mut self, tx: &mut WriteTx, org: &OrgId, window: &str) -> Result<&mut Spending, StorageError> {
         let known = self.spending.iter().position(|(w, _)| w == window);
         if known.is_none() {
             self.spending.push((window.to_owned(), tx.spending(org, window).await?));

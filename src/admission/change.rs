@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
-use super::{outbox::Outbox, question::Question, run::Run};
+use super::{append::is_same_chain, outbox::Outbox, question::Question, run::Run};
 use crate::{
     audit::{Entry, Head as ChainHead, Header, chain},
     crypto::SigningKey,
@@ -296,7 +296,7 @@ impl Changes {
 }
 
 /// One attempt, under the lock.
-async fn write(sql: &Sql, change: &ChangeRow<'_>) -> Result<Changed, StorageError> {
+pub(super) async fn write(sql: &Sql, change: &ChangeRow<'_>) -> Result<Changed, StorageError> {
     let Some(mut tx) = sql.begin().await? else { return sql.change(change).await };
     let ChangeRow { entry, batch, seen, from, produced, writes } = change;
     let org = &entry.id.org;
@@ -307,11 +307,11 @@ async fn write(sql: &Sql, change: &ChangeRow<'_>) -> Result<Changed, StorageErro
     if !locked.boot_is_open {
         return Ok(Changed::Fenced);
     }
-    let (seq, link, stamp) =
-        locked.head.map_or((0, Digest::ZERO, ConfigStamp::NONE), |head| (head.seq, head.link, head.stamp));
-    if seen.seq > seq || (seen.seq == seq && seen.link != link) {
+    if !is_same_chain(&mut tx, org, *seen, locked.head.as_ref()).await? {
         return Ok(Changed::HistoryLost);
     }
+    let (seq, link, stamp) =
+        locked.head.map_or((0, Digest::ZERO, ConfigStamp::NONE), |head| (head.seq, head.link, head.stamp));
     if stamp != *from {
         return Ok(Changed::Stale);
     }

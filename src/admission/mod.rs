@@ -128,3 +128,6 @@ impl Admission {
         Ok(receipt)
     }
 }
+
+#[cfg(test)]
+mod tests;

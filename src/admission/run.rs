@@ -37,6 +37,13 @@ impl Run {
         Self { boot, first_batch: 0, chains: Mutex::default() }
     }
 
+    /// The same process under another boot: it counts anew and knows what it has seen.
+    pub(super) fn successor(&self, boot: BootId) -> Self {
+        let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = chains.iter().map(|(org, chain)| (org.clone(), Chain { counter: 0, batch: 0, seen: chain.seen }));
+        Self { chains: Mutex::new(seen.collect()), ..Self::new(boot) }
+    }
+
     /// What is left of a boot that this process no longer has: it is closed, so nothing of it is written any more, and
     /// the number of its batch only has to be one that it never used.
     pub(super) fn leftover(boot: &BootId) -> Self {

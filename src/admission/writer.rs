@@ -301,8 +301,11 @@ impl Writer {
         }
         let boot = self.outbox.boot();
         for (group, said) in together.into_iter().zip(appended) {
+            // What is stored stands on what this boot saw. Any other head may be that of another history, and to go by it
+            // would end the alarm (rule 24).
             if let Some((seq, link)) = said.head
                 && group.boot == *run.boot()
+                && said.verdicts.iter().any(Verdict::is_stored)
             {
                 run.sees(&group.org, Head { seq, link });
             }
@@ -330,7 +333,7 @@ impl Writer {
         match (self.reborn)().await {
             Ok(boot) => {
                 tracing::error!(boot.closed = %closed, boot.id = %boot, "this process was taken for dead: it goes on under a new boot");
-                self.outbox.goes_on_as(Run::new(boot));
+                self.outbox.goes_on_as(self.outbox.run().successor(boot));
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a new boot cannot be registered");

@@ -65,8 +65,19 @@ pub(super) struct Books {
 }
 
 struct Account {
+    /// With what extensions added.
     reserved: NanoUsd,
-    closed: bool,
+    end: End,
+    /// Its real end was told after its boot had been closed. That may stand before the `unknown` completion: who was
+    /// taken for dead and who settles it write independently.
+    is_late: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Known,
+    Unknown,
 }
 
 impl Books {
@@ -74,6 +85,8 @@ impl Books {
         let error = match body.kind.as_str() {
             kind::ADMISSION => self.admit(body, report),
             kind::COMPLETION => self.complete(body, report),
+            kind::EXTENSION => self.extend(body, report),
+            kind::LATE => self.correct(body, report),
             kind::REFUSAL => {
                 report.counts.refusals += 1;
                 None
@@ -90,7 +103,7 @@ impl Books {
         let amount = amount(body, "reserved_nano");
         let reserved = amount.unwrap_or(NanoUsd::ZERO);
         let key = (self.boots.number(&body.id.boot), body.id.counter);
-        let twice = self.admissions.insert(key, Account { reserved, closed: false }).is_some();
+        let twice = self.admissions.insert(key, Account { reserved, end: End::Open, is_late: false }).is_some();
         if twice {
             return Some("admitted twice".to_owned());
         }
@@ -101,26 +114,90 @@ impl Books {
 
     fn complete(&mut self, body: &EntryBody, report: &mut Report) -> Option<String> {
         report.counts.completions += 1;
-        let Some(Ok(EntryRef { boot, counter })) = body.content.get("admission").map(EntryRef::deserialize) else {
-            return Some("completion that names no admission".to_owned());
+        let (account, name) = match self.account(body) {
+            Ok(found) => found,
+            Err(why) => return Some(why),
         };
-        let key = (self.boots.number(&boot), counter);
-        let Some(account) = self.admissions.get_mut(&key) else {
-            return Some(format!("completion of {boot}/{counter}, which was not admitted before"));
-        };
-        if account.closed {
-            return Some(format!("second completion of {boot}/{counter}"));
+        if account.end != End::Open {
+            return Some(format!("second completion of {name}"));
         }
-        account.closed = true;
+        let is_unknown = body.content.get("outcome").is_some_and(|outcome| outcome == "unknown");
+        account.end = if is_unknown { End::Unknown } else { End::Known };
         report.counts.open -= 1;
         report.counts.held_nano = report.counts.held_nano.plus(NanoUsd(-account.reserved.0));
         let Some(settled) = amount(body, "settled_nano") else {
             return Some("completion without a `settled_nano` of 0 or more".to_owned());
         };
         report.counts.settled_nano = report.counts.settled_nano.plus(settled);
-        let over = settled > account.reserved;
-        over.then(|| format!("settled {} nano-dollars out of {} reserved", settled.0, account.reserved.0))
+        if account.is_late && !is_unknown {
+            return Some(format!(
+                "completion of {name}, whose late end came before, with another outcome than `unknown`"
+            ));
+        }
+        over(settled, account)
     }
+
+    /// An open admission reserves more.
+    fn extend(&mut self, body: &EntryBody, report: &mut Report) -> Option<String> {
+        let (account, name) = match self.account(body) {
+            Ok(found) => found,
+            Err(why) => return Some(why),
+        };
+        if account.end != End::Open || account.is_late {
+            return Some(format!("extension of {name}, which had ended"));
+        }
+        let Some(more) = amount(body, "reserved_nano") else {
+            return Some("extension without a `reserved_nano` of 0 or more".to_owned());
+        };
+        account.reserved = account.reserved.plus(more);
+        report.counts.held_nano = report.counts.held_nano.plus(more);
+        None
+    }
+
+    /// What an `unknown` completion settled in full is corrected, once.
+    fn correct(&mut self, body: &EntryBody, report: &mut Report) -> Option<String> {
+        let (account, name) = match self.account(body) {
+            Ok(found) => found,
+            Err(why) => return Some(why),
+        };
+        if account.end == End::Known {
+            return Some(format!("late end of {name}, whose outcome was known"));
+        }
+        if account.is_late {
+            return Some(format!("second late end of {name}"));
+        }
+        account.is_late = true;
+        let by = body.content.get("by_nano").and_then(serde_json::Value::as_i64);
+        let (Some(settled), Some(by)) = (amount(body, "settled_nano"), by) else {
+            return Some("late end without a `settled_nano` of 0 or more and a `by_nano`".to_owned());
+        };
+        report.counts.settled_nano = report.counts.settled_nano.plus(NanoUsd(by));
+        if Some(by) != settled.0.checked_sub(account.reserved.0) {
+            return Some(format!(
+                "late end that corrects by {by} to {} nano-dollars what settled {}",
+                settled.0, account.reserved.0
+            ));
+        }
+        over(settled, account)
+    }
+
+    /// The admission that an entry names, and its name.
+    fn account(&mut self, body: &EntryBody) -> Result<(&mut Account, String), String> {
+        let what = if body.kind == kind::LATE { "late end" } else { &body.kind };
+        let Some(Ok(EntryRef { boot, counter })) = body.content.get("admission").map(EntryRef::deserialize) else {
+            return Err(format!("{what} that names no admission"));
+        };
+        let name = format!("{boot}/{counter}");
+        match self.admissions.get_mut(&(self.boots.number(&boot), counter)) {
+            Some(account) => Ok((account, name)),
+            None => Err(format!("{what} of {name}, which was not admitted before")),
+        }
+    }
+}
+
+fn over(settled: NanoUsd, account: &Account) -> Option<String> {
+    let over = settled > account.reserved;
+    over.then(|| format!("settled {} nano-dollars out of {} reserved", settled.0, account.reserved.0))
 }
 
 fn amount(body: &EntryBody, field: &str) -> Option<NanoUsd> {

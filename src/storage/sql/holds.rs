@@ -117,7 +117,7 @@ impl Sql {
     }
 }
 
-fn read(org: &OrgId, row: &Row) -> Result<Hold, StorageError> {
+pub(super) fn read(org: &OrgId, row: &Row) -> Result<Hold, StorageError> {
     Ok(Hold {
         id: entry_id(org, row.str(0)?, row.count("hold", 1)?)?,
         config_version: row.count("hold", 2)?,

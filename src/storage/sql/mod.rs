@@ -263,4 +263,4 @@ fn signed(number: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,15 +11,15 @@ use crate::domain::{
 
 #[path = "../../../tests/it/support/postgres.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the whole of what starts a server; this module needs a part of it")]
-mod postgres_server;
+pub(crate) mod postgres_server;
 
-struct Database {
-    sql: Sql,
+pub(crate) struct Database {
+    pub(crate) sql: Sql,
     dir: Option<std::path::PathBuf>,
 }
 
 impl Database {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut name = [0; 8];
         getrandom::fill(&mut name).unwrap();
         let dir = std::env::temp_dir().join(format!("tappass-sql-{}", hex::encode(name)));
@@ -28,9 +28,39 @@ impl Database {
     }
 
     /// A database of its own on this process's Postgres.
-    async fn postgres() -> Self {
-        let url = postgres_server::Postgres::shared().await.database().await;
-        Self { sql: Sql::connect(&settings(&url)).await.unwrap(), dir: None }
+    pub(crate) async fn postgres() -> Self {
+        Self { sql: Sql::connect(&settings(&postgres_url().await)).await.unwrap(), dir: None }
+    }
+
+    /// Writes behind the product's back.
+    pub(crate) async fn tamper(&self, text: &'static str) {
+        self.sql.write(text, args![]).await.unwrap();
+    }
+
+    /// Open admissions, in order of their ids: (boot, counter), version, amount and windows with their limits.
+    pub(crate) async fn holds(&self, org: &OrgId) -> Vec<Hold> {
+        let text = match &self.sql.0 {
+            Arm::Sqlite(_) => {
+                "SELECT boot, counter, config_version, amount_nano, windows FROM hold WHERE org_id = $1 ORDER BY 1, 2"
+            }
+            Arm::Postgres(_) => {
+                "SELECT boot, counter, config_version, amount_nano, coalesce((SELECT json_agg(json_build_array(w.n, w.l)) \
+                 FROM unnest(windows, limits) AS w (n, l)), '[]')::TEXT FROM hold WHERE org_id = $1 ORDER BY 1, 2"
+            }
+        };
+        let rows = self.sql.read(text, args![org.as_str()]).await.unwrap();
+        rows.iter().map(|row| holds::read(org, row).unwrap()).collect()
+    }
+
+    /// What windows have spent, in order of their names; those without anything are left out.
+    pub(crate) async fn spent(&self, org: &OrgId) -> Vec<(String, Spending)> {
+        let text = "SELECT spending_window, settled_nano, held_nano FROM spending \
+                    WHERE org_id = $1 AND (settled_nano <> 0 OR held_nano <> 0) ORDER BY 1";
+        let read = |row: &Row| {
+            let spending = Spending { settled: NanoUsd(row.int(1).unwrap()), held: NanoUsd(row.int(2).unwrap()) };
+            (row.text(0).unwrap(), spending)
+        };
+        self.sql.read(text, args![org.as_str()]).await.unwrap().iter().map(read).collect()
     }
 
     /// The embedded database's write transaction.
@@ -39,7 +69,12 @@ impl Database {
     }
 }
 
-fn settings(url: &str) -> PostgresSettings {
+/// The address of a new database on this process's Postgres.
+pub(crate) async fn postgres_url() -> String {
+    postgres_server::Postgres::shared().await.database().await
+}
+
+pub(crate) fn settings(url: &str) -> PostgresSettings {
     PostgresSettings {
         url: url.into(),
         append_connections: 2,

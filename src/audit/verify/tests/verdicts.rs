@@ -71,6 +71,96 @@ fn money_that_does_not_add_up_is_found() {
     }
 }
 
+/// Two admissions of the second boot, 900 each; what the third boot then says about the first of them, and the findings
+/// about money that this makes, with held and settled sums at the end.
+fn said_about_the_first(entries: &[(&'static str, Value)]) -> (Vec<u64>, Option<String>, (i64, i64)) {
+    let mut world = World::new();
+    world.admit(1, 2);
+    let mut findings = Vec::new();
+    let mut report = world.report();
+    for (kind, content) in entries {
+        let mut content = content.clone();
+        content["admission"] = json!({"boot": "boot_2", "counter": 1});
+        let ask = world.ask(2, kind, content);
+        world.commit(2, &[ask]);
+        report = world.report();
+        findings.push(report.budget.findings);
+        assert!(report.integrity.is_ok() && report.completeness.is_ok() && report.freshness.is_ok(), "{report}");
+    }
+    let why = report.budget.first.map(|finding| finding.why);
+    (findings, why, (report.counts.held_nano.0, report.counts.settled_nano.0))
+}
+
+fn more(reserved: i64) -> (&'static str, Value) {
+    (kind::EXTENSION, json!({ "reserved_nano": reserved }))
+}
+
+fn ended(outcome: &str, settled: i64) -> (&'static str, Value) {
+    (kind::COMPLETION, json!({ "outcome": outcome, "settled_nano": settled }))
+}
+
+fn late(by: i64, settled: i64) -> (&'static str, Value) {
+    (kind::LATE, json!({ "by_nano": by, "settled_nano": settled }))
+}
+
+#[test]
+fn an_extension_adds_to_what_its_admission_reserved() {
+    assert_eq!(said_about_the_first(&[more(50)]), (vec![0], None, (1850, 0)));
+    let (findings, why, sums) = said_about_the_first(&[more(50), more(1), ended("completed", 951)]);
+    assert_eq!((findings, why, sums), (vec![0, 0, 0], None, (900, 951)));
+    let (findings, why, _) = said_about_the_first(&[more(50), ended("completed", 951)]);
+    assert_eq!((findings, why.unwrap()), (vec![0, 1], "settled 951 nano-dollars out of 950 reserved".to_owned()));
+}
+
+#[test]
+fn an_extension_of_what_is_not_open_is_found() {
+    let cases: [(&[(&'static str, Value)], &str); 4] = [
+        (&[ended("completed", 1), more(5)], "which had ended"),
+        (&[ended("unknown", 900), more(5)], "which had ended"),
+        (&[late(-900, 0), more(5)], "which had ended"),
+        (&[(kind::EXTENSION, json!({}))], "extension without a `reserved_nano`"),
+    ];
+    for (entries, said) in cases {
+        let (findings, why, _) = said_about_the_first(entries);
+        assert!(findings.last() == Some(&1) && why.as_ref().unwrap().contains(said), "{why:?}");
+    }
+    for kind in [kind::EXTENSION, kind::LATE] {
+        let mut world = World::new();
+        let admission = json!({"boot": "boot_9", "counter": 1});
+        let ask = world.ask(0, kind, json!({ "admission": admission, "reserved_nano": 1, "settled_nano": 1 }));
+        world.commit(0, &[ask]);
+        let report = world.report();
+        assert!(report.budget.first.unwrap().why.contains("boot_9/1, which was not admitted before"));
+    }
+}
+
+#[test]
+fn a_late_end_corrects_what_was_settled_as_unknown_and_only_that() {
+    let entries = [more(100), ended("unknown", 1000), late(-990, 10)];
+    assert_eq!(said_about_the_first(&entries), (vec![0, 0, 0], None, (900, 10)));
+    // Who was taken for dead may come first.
+    let entries = [more(100), late(-990, 10), ended("unknown", 1000)];
+    assert_eq!(said_about_the_first(&entries), (vec![0, 0, 0], None, (900, 10)));
+}
+
+#[test]
+fn a_late_end_that_does_not_fit_is_found() {
+    let cases: [(&[(&'static str, Value)], &str); 8] = [
+        (&[ended("completed", 900), late(-890, 10)], "whose outcome was known"),
+        (&[late(-890, 10), ended("completed", 10)], "with another outcome than `unknown`"),
+        (&[ended("unknown", 900), late(-890, 10), late(-890, 10)], "second late end of boot_2/1"),
+        (&[ended("unknown", 900), late(-889, 10)], "corrects by -889 to 10"),
+        (&[more(5), ended("unknown", 905), late(-890, 10)], "corrects by -890 to 10"),
+        (&[ended("unknown", 900), late(1, 901)], "settled 901 nano-dollars out of 900"),
+        (&[ended("unknown", 900), late(-901, -1)], "without a `settled_nano` of 0 or more"),
+        (&[ended("unknown", 900), (kind::LATE, json!({"settled_nano": 3}))], "and a `by_nano`"),
+    ];
+    for (entries, said) in cases {
+        let (findings, why, _) = said_about_the_first(entries);
+        assert!(findings.last() == Some(&1) && why.as_ref().unwrap().contains(said), "{why:?}");
+    }
+}
+
 #[test]
 fn open_admissions_hold_and_completions_settle() {
     let mut world = World::new();

@@ -173,3 +173,6 @@ impl PostgresSettings {
         Ok(if options.get_socket().is_some() { options.ssl_mode(PgSslMode::Disable) } else { options })
     }
 }
+
+#[cfg(test)]
+mod tests;
