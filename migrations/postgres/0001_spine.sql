@@ -108,14 +108,18 @@ CREATE TABLE signing_key (
     created_at  BIGINT NOT NULL
 );
 
--- Jobs that run once per cluster: who may, until when, by which token; and when one last ran to its end.
+-- Jobs that run once per cluster: who may, until when, by which token; when that run began, and when the last one that came
+-- to its end did.
 CREATE TABLE job_lease (
     name        TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     token       BIGINT NOT NULL,
     holder      TEXT   NOT NULL,
     lease_until BIGINT NOT NULL,
+    started_at  BIGINT NOT NULL,
     ran_at      BIGINT NOT NULL
-);
+) WITH (fillfactor = 50);
+-- One sequence for all jobs: two of them may write the same row, so their tokens have to compare.
+CREATE SEQUENCE job_token;
 
 -- What the validation job found out about each provider credential. `token` fences a job that lost its lease.
 CREATE TABLE credential_check (

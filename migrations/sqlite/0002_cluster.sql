@@ -32,6 +32,7 @@ CREATE TABLE job_lease (
     token       INTEGER NOT NULL,
     holder      TEXT    NOT NULL,
     lease_until INTEGER NOT NULL,
+    started_at  INTEGER NOT NULL,
     ran_at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 

@@ -31,6 +31,9 @@ pub(super) fn answer(append: Append, verdict: Verdict, outbox: &Outbox) {
             }
         }
         What::Completion { id, closing } => match verdict {
+            // It was not ours: whoever recovers next finds it open, or closed by now.
+            Verdict::Fenced if closing.by_recovery => {}
+            Verdict::NotOpen if closing.by_recovery => outbox.withdraw(id),
             // Recovery settled it in full; what it really cost is told once.
             Verdict::Fenced => outbox.correct(closing),
             Verdict::NotOpen => {

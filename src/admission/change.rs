@@ -162,12 +162,12 @@ impl Changes {
     ) -> Result<Receipt, ChangeError> {
         let again = move |config: Option<&OrgConfig>| make.clone()(config);
         let (this, org, make): (_, _, MakeChange) = (Arc::clone(self), org.clone(), Box::new(again));
-        let made = self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let turn = this.turn(&org);
             let _one = turn.lock().await;
             this.one(&org, &make).await
         });
-        made.await.unwrap_or(Err(ChangeError::Stopped))
+        task.await.unwrap_or(Err(ChangeError::Stopped))
     }
 
     /// How many instances live, and on how many of them a version is loaded; waits a moment for those that have just been

@@ -27,6 +27,8 @@ pub struct AdmissionContent<'a> {
     pub coverage: CoverageRecord,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub credential_unverified: bool,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub detections: &'a [DetectionRecord],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

@@ -33,6 +33,10 @@ pub struct Lease {
 pub(super) struct Term {
     /// When it ends unless it is renewed.
     pub(super) until: Running,
+    /// Since when every heartbeat was sent in time and answered.
+    pub(super) since: Running,
+    /// When the last one was sent that was.
+    pub(super) beaten_at: Running,
     /// Cancelled when it has ended, for good.
     pub(super) lost: CancellationToken,
 }
@@ -40,7 +44,8 @@ pub(super) struct Term {
 impl Lease {
     /// A lease that does not end: one process owns the data folder, so nobody else could close it.
     pub fn unlimited(clock: Arc<dyn Clock>) -> Self {
-        let term = Term { until: NEVER, lost: CancellationToken::new() };
+        let since = clock.running();
+        let term = Term { until: NEVER, since, beaten_at: since, lost: CancellationToken::new() };
         Self { clock, term: Arc::new(Mutex::new(term)) }
     }
 
@@ -48,7 +53,8 @@ impl Lease {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let lost = CancellationToken::new();
         lost.cancel();
-        Self { clock, term: Arc::new(Mutex::new(Term { until: Running(0), lost })) }
+        let since = clock.running();
+        Self { clock, term: Arc::new(Mutex::new(Term { until: Running(0), since, beaten_at: since, lost })) }
     }
 
     /// A heartbeat that was sent at `sent_at` succeeded; the lease holds for so long from then, the margin taken off.
@@ -64,10 +70,28 @@ impl Lease {
             return;
         }
         if term.lost.is_cancelled() {
-            *term = Term { until, lost: CancellationToken::new() };
-        } else {
-            term.until = term.until.max(until);
+            *term = Term { until, since: sent_at, beaten_at: sent_at, lost: CancellationToken::new() };
+            return;
         }
+        // Whatever held this one up for so long may hold others up still.
+        if sent_at > term.beaten_at.after(holds / 2) {
+            term.since = sent_at;
+        }
+        term.beaten_at = term.beaten_at.max(sent_at);
+        term.until = term.until.max(until);
+    }
+
+    /// A heartbeat failed: the term goes on, but not without a break.
+    pub fn falters(&self) {
+        let now = self.clock.running();
+        self.lock().since = now;
+    }
+
+    /// Whether it has held for so long without a break: no heartbeat failed or came late (admission.md rule 18).
+    pub fn is_steady(&self, whole: Duration) -> bool {
+        let term = self.lock();
+        let now = self.clock.running();
+        !term.lost.is_cancelled() && now < term.until && now >= term.since.after(whole)
     }
 
     /// Another instance has closed this one: everything under way is lost now.
@@ -222,6 +246,33 @@ mod tests {
         clock.advance(SECOND);
         lease.renewed(clock.running(), 28 * SECOND);
         assert!(lease.is_live());
+    }
+
+    #[test]
+    fn a_lease_is_steady_after_a_whole_one_without_a_late_or_failed_heartbeat() {
+        let (clock, lease) = leased();
+        let beat = |lease: &Lease| lease.renewed(clock.running(), 28 * SECOND);
+        let pass = |seconds: u32| {
+            (0..seconds).step_by(5).for_each(|_| {
+                clock.advance(5 * SECOND);
+                beat(&lease);
+            })
+        };
+        pass(25);
+        assert!(!lease.is_steady(30 * SECOND));
+        pass(5);
+        assert!(lease.is_steady(30 * SECOND));
+        lease.falters();
+        assert!(lease.is_live() && !lease.is_steady(30 * SECOND), "one failed");
+        pass(30);
+        assert!(lease.is_steady(30 * SECOND));
+        clock.advance(20 * SECOND);
+        beat(&lease);
+        assert!(lease.is_live() && !lease.is_steady(30 * SECOND), "one came late");
+        pass(30);
+        lease.fence();
+        beat(&lease);
+        assert!(!lease.is_steady(30 * SECOND), "a new term has to last as well");
     }
 
     #[test]

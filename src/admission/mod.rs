@@ -17,6 +17,7 @@ mod aggregates;
 mod answer;
 mod append;
 mod change;
+mod checks;
 mod content;
 mod credentials;
 mod founding;
@@ -39,6 +40,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use aggregates::Aggregates;
 pub use change::{ChangeError, ChangeRefused, ChangeSet, Changes, Receipt};
+pub use checks::{CredentialChecks, CredentialStatus};
 pub use content::{
     AdmissionContent, CompletionContent, CoverageRecord, DetectionRecord, PolicyRecord, RefusalContent, UsageRecord,
 };
@@ -50,7 +52,7 @@ pub use outbox::{Extended, Outbox, Refused, Reserve};
 pub use permit::{Permit, PermitExpired};
 pub use question::{Answer, OpenAdmission, Question};
 pub use records::{Records, Spent};
-pub use recover::{close_dead_boots, recover};
+pub use recover::{DeadBoots, close_dead_boots, recover};
 pub use snapshot::{AgentView, Snapshot, SnapshotError};
 pub use snapshots::{Compiler, Snapshots};
 pub use writer::{Reborn, Writer, WriterConfig};
@@ -81,6 +83,8 @@ pub struct Admission {
     pub snapshots: Arc<Snapshots>,
     /// Sealing and opening provider keys.
     pub credentials: Arc<Credentials>,
+    /// What the validation of provider keys found out.
+    pub checks: Arc<CredentialChecks>,
     /// Refusals that are counted instead of recorded one by one.
     pub aggregates: Arc<Aggregates>,
     /// How long a decision may be made again.

@@ -271,6 +271,8 @@ pub(super) struct Closing {
     pub(super) reserved: NanoUsd,
     /// Where, by full name; empty where that is not known.
     pub(super) windows: Vec<Window>,
+    /// Recovery's, of somebody else's admission.
+    pub(super) by_recovery: bool,
 }
 
 /// What became of asking for more money.

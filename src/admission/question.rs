@@ -123,6 +123,7 @@ impl OpenAdmission {
             settle: content.settled_nano,
             reserved: self.reserved,
             windows: std::mem::take(&mut self.windows),
+            by_recovery: false,
         };
         let mut sent = self.outbox.complete(closing.clone(), content);
         if sent == Err(Refused::Entry) {

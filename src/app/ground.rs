@@ -13,6 +13,7 @@ use super::{AppError, Lifecycle, Started, bootstrap, instance, shared::Shared, s
 use crate::{
     admission::{self, Admission, Compiler},
     config::Config,
+    crypto::Jwks,
     domain::{
         clock::{Clock, Running},
         ids::OrgId,
@@ -59,6 +60,8 @@ pub(super) struct Core {
 pub(super) struct Tasks {
     pub(super) writer: admission::Writer,
     pub(super) checkpoints: Checkpoints,
+    /// The public keys that sign the record.
+    pub(super) keys: Jwks,
 }
 
 impl Ground {
@@ -100,6 +103,7 @@ impl Ground {
             open_calls,
             snapshots: Arc::new(snapshots),
             credentials,
+            checks: Arc::new(admission::CredentialChecks::new(Arc::clone(clock), config.jobs.trust())),
             aggregates: Arc::default(),
             deadline: Duration::from_millis(config.admission.deadline_ms),
             permit: config.admission.permit(),
@@ -109,8 +113,8 @@ impl Ground {
         let (programs, ready, org) = (&self.compiler.programs, Arc::clone(&self.readiness), default_org.clone());
         let state = parts.state(pipeline, programs, Arc::clone(metrics), clock, ready, bootstrap, org, self.address);
         let anchors = Anchors::below(&config.data.dir);
-        let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, Arc::clone(clock), &config.audit);
-        Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, checkpoints }))
+        let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, &config.audit);
+        Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, checkpoints, keys: keys.jwks }))
     }
 
     /// Puts the record and the first organization in order; the writer runs already.
@@ -119,11 +123,14 @@ impl Ground {
         let outbox = &admission.outbox;
         let begun = outbox.note(&admission::system_org(), crate::audit::kind::BOOT_STARTED, &wiring::boot_note());
         begun.map_err(|_| AppError::Record)?;
-        admission::close_dead_boots(sql, outbox).await?;
-        let recovered = admission::recover(sql, outbox).await?;
-        if recovered > 0 {
-            tracing::warn!(admissions = recovered, "admissions of an earlier run were closed as unknown");
-            core.state.0.metrics.recovered.inc_by(recovered);
+        // Where others may live, who is dead is a job's to find out.
+        if !sql.is_shared() {
+            admission::close_dead_boots(sql, outbox, &mut admission::DeadBoots::default()).await?;
+            let recovered = admission::recover(sql, outbox).await?;
+            if recovered > 0 {
+                tracing::warn!(admissions = recovered, "admissions of an earlier run were closed as unknown");
+                core.state.0.metrics.recovered.inc_by(recovered);
+            }
         }
         self.bootstrap.run(admission, default_org, self.address).await
     }

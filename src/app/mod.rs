@@ -117,7 +117,7 @@ impl App {
             built = waiting::while_out_of_reach(async || ground.core(&shared).await, &ground.readiness, &door) => Some(built?),
             () = ground.lifecycle.signalled(&mut signals) => None,
         };
-        let Some((mut core, Tasks { writer, checkpoints })) = built else {
+        let Some((mut core, Tasks { writer, checkpoints, keys })) = built else {
             // Nothing was admitted, so nothing is left to record.
             door.refuse();
             ground.lifecycle.drain(&ground.readiness, drain_limit).await;
@@ -144,8 +144,12 @@ impl App {
                 sql: core.sql.clone(),
                 admission: core.admission.clone(),
                 checkpoints,
-                config: ground.config.database.clone(),
+                database: ground.config.database.clone(),
+                config: ground.config.jobs.clone(),
                 instances: Arc::clone(&ground.instances),
+                metrics: Arc::clone(&ground.metrics),
+                providers: core.state.0.pipeline.services().providers.clone(),
+                keys,
             },
             jobs_stop.clone(),
         ));

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub use layers::{ConfigError, DEFAULTS, Environment};
 use secrecy::SecretString;
 pub use sections::{
-    AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat,
+    AdmissionConfig, AuditConfig, DataConfig, DatabaseConfig, JobsConfig, KeyNeed, LimitsConfig, LogConfig, LogFormat,
     OpenAiConfig, PipelineConfig, PriceConfig, ProvidersConfig, RedisConfig, ServerConfig, VaultConfig,
 };
 use serde::Deserialize;
@@ -33,6 +33,8 @@ pub struct Config {
     pub admission: AdmissionConfig,
     /// Checkpoints.
     pub audit: AuditConfig,
+    /// What one of all instances does now and then.
+    pub jobs: JobsConfig,
     /// The key-encryption key and the age of data keys.
     pub vault: VaultConfig,
     /// Limits by address, key and organization.
@@ -77,6 +79,7 @@ impl Config {
         self.server.check()?;
         self.database.check()?;
         self.admission.check()?;
+        self.jobs.check()?;
         self.limits.check()?;
         self.redis.check()?;
         self.pipeline.check()?;
@@ -166,6 +169,14 @@ mod tests {
         }
         let secrets = Environment::from_pairs([("REDIS_URL", "rediss://:hunter2@redis:6378")]).secrets();
         assert!(!format!("{:?}", secrets.redis_url).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_job_may_be_switched_off_and_results_are_trusted_a_little_longer_than_its_period() {
+        let config = load(&[("TAPPASS_JOBS__VERIFY_SECONDS", "0")]).unwrap();
+        assert_eq!(config.jobs.trust().as_secs(), 35 * 60);
+        let error = load(&[("TAPPASS_JOBS__VALIDATE_ALL_SECONDS", "86400000")]).unwrap_err().to_string();
+        assert!(error.contains("jobs.validate_all_seconds") && error.contains("(off)"), "{error}");
     }
 
     #[test]

@@ -133,6 +133,43 @@ pub struct AuditConfig {
     pub checkpoint_seconds: u64,
 }
 
+/// Jobs of the whole cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described beside its default in config/default.toml")]
+pub struct JobsConfig {
+    pub validate_in_use_seconds: u64,
+    pub validate_all_seconds: u64,
+    pub verify_seconds: u64,
+}
+
+/// Of results where keys in use are not validated, and of the default.
+const IN_USE: u64 = 1_800;
+
+impl JobsConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        // Beyond a month a job is as good as switched off, and a number that large is a mistake of units.
+        let longest = 31 * 86_400;
+        for (name, seconds) in [
+            ("jobs.validate_in_use_seconds", self.validate_in_use_seconds),
+            ("jobs.validate_all_seconds", self.validate_all_seconds),
+            ("jobs.verify_seconds", self.verify_seconds),
+        ] {
+            if seconds > longest {
+                return Err(ConfigError::invalid(name, &format!("must be between 0 (off) and {longest}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a call trusts what was found out about a key: 35 minutes where the job runs every 30, so that calls never
+    /// run ahead of it.
+    pub fn trust(&self) -> Duration {
+        let every = if self.validate_in_use_seconds == 0 { IN_USE } else { self.validate_in_use_seconds };
+        Duration::from_secs(every) * 7 / 6
+    }
+}
+
 /// The vault.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,8 +8,8 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    admission::{AdmissionContent, PolicyRecord, RefusalContent},
-    domain::money::NanoUsd,
+    admission::{AdmissionContent, CredentialStatus, PolicyRecord, RefusalContent},
+    domain::{ids::CredentialId, money::NanoUsd},
     policy::DEFAULT_RULE,
 };
 
@@ -21,14 +21,16 @@ pub(super) fn admission_content<'a>(
     reserved_nano: NanoUsd,
 ) -> AdmissionContent<'a> {
     let (provider, _) = services.providers.of(&exchange.request.model);
-    let credential = judgement.snapshot.config.credential(provider.name());
+    let credential = judgement.snapshot.config.credential(provider.name()).map(|stored| &stored.credential_id);
+    let status = credential.map(|id| services.admission.checks.status(&judgement.snapshot.org, id));
     AdmissionContent {
         agent: exchange.caller.agent.as_str(),
         body_bytes: exchange.request.body.len() as u64,
         body_digest: exchange.body_digest,
         classification: judgement.classification,
         coverage: exchange.coverage(),
-        credential: credential.map(|credential| credential.credential_id.as_str()),
+        credential: credential.map(CredentialId::as_str),
+        credential_unverified: status == Some(CredentialStatus::Unverified),
         detections: &judgement.detections,
         flags_ignored: &judgement.flags.ignored,
         key: exchange.caller.key.as_str(),

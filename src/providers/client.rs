@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
-use super::{Call, Limit, MayStart, Provider, ProviderError, Timeouts, UpstreamBody, UpstreamReply};
+use super::{Call, KeyCheck, Limit, MayStart, Provider, ProviderError, Timeouts, UpstreamBody, UpstreamReply};
 use crate::{net::Encoding, vault::SecretText};
 
 /// Headers of an answer that a caller may see under their own names.
@@ -119,7 +120,36 @@ impl Provider for HttpProvider {
         };
         Ok(UpstreamReply { status, headers, is_event_stream, body })
     }
+
+    async fn validate(&self, key: &SecretText) -> KeyCheck {
+        // `<base_url>/models`: every compatible endpoint has it, it costs nothing, and it needs the key.
+        let (Ok(url), Ok(headers)) = (self.url.join("../models"), Self::headers(Some(key))) else {
+            return KeyCheck::Unknown;
+        };
+        let asked = tokio::time::timeout(VALIDATION, self.client.get(url).headers(headers).send()).await;
+        match asked {
+            Ok(Ok(answer)) if answer.status().is_success() => KeyCheck::Valid,
+            Ok(Ok(answer)) if matches!(answer.status().as_u16(), 401 | 403) => KeyCheck::Invalid,
+            Ok(Ok(answer)) => {
+                tracing::debug!(provider.name = self.name, status = answer.status().as_u16(), "a key was not judged");
+                KeyCheck::Unknown
+            }
+            Ok(Err(error)) => {
+                let error = cause(error);
+                tracing::debug!(
+                    provider.name = self.name,
+                    error = &error as &dyn std::error::Error,
+                    "a key was not judged"
+                );
+                KeyCheck::Unknown
+            }
+            Err(_) => KeyCheck::Unknown,
+        }
+    }
 }
+
+/// How long a provider may take to say what it thinks of a key.
+const VALIDATION: Duration = Duration::from_secs(10);
 
 fn cause(error: reqwest::Error) -> ProviderError {
     if error.is_connect() {

@@ -98,7 +98,7 @@ impl ProviderError {
             Self::Broken(_) => "provider_broken",
             Self::TooLarge(_) => "provider_answer_too_large",
             Self::Encoding => "provider_encoding",
-            Self::Key => "provider_key_invalid",
+            Self::Key => "provider_key_malformed",
         }
     }
 
@@ -107,6 +107,28 @@ impl ProviderError {
         match self {
             Self::NotStarted | Self::Connect(_) | Self::Timeout(Limit::Connect) | Self::Key => true,
             Self::Timeout(_) | Self::Broken(_) | Self::TooLarge(_) | Self::Encoding => false,
+        }
+    }
+}
+
+/// What a provider says about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCheck {
+    /// It takes it.
+    Valid,
+    /// It refuses it.
+    Invalid,
+    /// Neither: out of reach, slow, or an answer that says something else.
+    Unknown,
+}
+
+impl KeyCheck {
+    /// The word that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -133,9 +155,12 @@ pub trait Provider: Send + Sync {
     fn models(&self) -> &[String];
     /// Sends a call; the answer's body is read by the caller.
     async fn chat(&self, call: Call) -> Result<UpstreamReply, ProviderError>;
+    /// Asks whether a key is good, without using it up.
+    async fn validate(&self, key: &SecretText) -> KeyCheck;
 }
 
 /// Every provider, and which one a model's name means.
+#[derive(Clone)]
 pub struct Providers {
     echo: Arc<dyn Provider>,
     openai: Arc<dyn Provider>,

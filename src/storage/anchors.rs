@@ -42,6 +42,17 @@ impl Anchors {
         paths.iter().map(std::fs::read_to_string).collect()
     }
 
+    /// The size of an organization's largest checkpoint, if it has one here.
+    pub fn largest(&self, org: &OrgId) -> std::io::Result<Option<u64>> {
+        let found = match std::fs::read_dir(self.dir.join(org.as_str())) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let size = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".note")?.parse::<u64>().ok();
+        Ok(found.filter_map(|f| size(f.ok()?.file_name())).max())
+    }
+
     /// Organizations that have notes.
     pub fn organizations(&self) -> std::io::Result<Vec<OrgId>> {
         let found = match std::fs::read_dir(&self.dir) {

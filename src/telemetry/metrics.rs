@@ -24,6 +24,35 @@ struct StepLabel {
     step: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabel {
+    job: &'static str,
+}
+
+/// How a turn at a job of the whole cluster ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// It came to its end.
+    Ran,
+    /// Another instance was at it.
+    Skipped,
+    /// The lease or its lock was lost on the way.
+    Lost,
+    /// It took longer than it may.
+    Overran,
+    /// It failed.
+    Failed,
+}
+
+/// Counters of jobs, in the order of `JobEnd`.
+const JOB_ENDS: [(&str, &str); 5] = [
+    ("job_runs", "Runs of a job that came to their end here"),
+    ("job_skipped", "Turns at a job that another instance had"),
+    ("job_lost", "Runs of a job that lost their lease"),
+    ("job_overran", "Runs of a job that took too long"),
+    ("job_failed", "Runs of a job that failed"),
+];
+
 /// Every metric.
 pub struct Metrics {
     registry: Registry,
@@ -42,6 +71,10 @@ pub struct Metrics {
     pub unauthenticated: Counter,
     /// Nano-dollars settled as `unknown` by recovery.
     pub recovered: Counter<u64, AtomicU64>,
+    /// Chains in which the last self-verification here found something wrong.
+    pub audit_findings: Gauge,
+    jobs: [Family<JobLabel, Counter>; 5],
+    job_age: Family<JobLabel, Gauge>,
 }
 
 /// From 5 µs to 10 s.
@@ -71,6 +104,17 @@ impl Default for Metrics {
         registry.register("unauthenticated", "Answers with 401", unauthenticated.clone());
         let recovered = Counter::default();
         registry.register("recovered_admissions", "Admissions closed as unknown", recovered.clone());
+        let audit_findings: Gauge = Gauge::default();
+        let chains = "Chains in which self-verification found something wrong";
+        registry.register("audit_findings", chains, audit_findings.clone());
+        let jobs = JOB_ENDS.map(|(name, help)| {
+            let family = Family::<JobLabel, Counter>::default();
+            registry.register(name, help, family.clone());
+            family
+        });
+        let job_age = Family::<JobLabel, Gauge>::default();
+        let age = "Seconds since the last run anywhere began that came to its end";
+        registry.register_with_unit("job_last_success_age", age, Unit::Seconds, job_age.clone());
         Self {
             registry,
             exchanges,
@@ -82,6 +126,9 @@ impl Default for Metrics {
             redis_degraded,
             unauthenticated,
             recovered,
+            audit_findings,
+            jobs,
+            job_age,
         }
     }
 }
@@ -96,6 +143,25 @@ impl Metrics {
     pub fn count_refusal(&self, step: &str) {
         let step = steps::get(step).map_or("policy", |spec| spec.id);
         self.refusals.get_or_create(&StepLabel { step }).inc();
+    }
+
+    /// Counts how a turn at a job ended.
+    pub fn count_job(&self, job: &'static str, end: JobEnd) {
+        let [ran, skipped, lost, overran, failed] = &self.jobs;
+        let family = match end {
+            JobEnd::Ran => ran,
+            JobEnd::Skipped => skipped,
+            JobEnd::Lost => lost,
+            JobEnd::Overran => overran,
+            JobEnd::Failed => failed,
+        };
+        family.get_or_create(&JobLabel { job }).inc();
+    }
+
+    /// How long ago a job ran, on whichever instance: one that others have for ever must not look like health.
+    pub fn set_job_age(&self, job: &'static str, age: Duration) {
+        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        self.job_age.get_or_create(&JobLabel { job }).set(seconds);
     }
 
     /// Records the time in a step.

@@ -7,4 +7,4 @@ mod logs;
 mod metrics;
 
 pub use logs::{LogGuard, start_logs};
-pub use metrics::{Metrics, Outcome};
+pub use metrics::{JobEnd, Metrics, Outcome};

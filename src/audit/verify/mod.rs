@@ -28,11 +28,15 @@ use crate::{
     },
 };
 
+mod follow;
 mod report;
 mod signed;
 mod walks;
 
-pub use self::report::{Counts, Finding, Report, Verdict};
+pub use self::{
+    follow::Follow,
+    report::{Counts, Finding, Report, Verdict},
+};
 
 /// All but the entries.
 #[derive(Clone, Debug)]

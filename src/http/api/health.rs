@@ -26,6 +26,10 @@ pub(in crate::http) async fn health(Ask(state): Ask<State>) -> Json<Value> {
     if state.pipeline.services().limits.is_degraded() {
         reasons.push("Redis is away: limits and sessions are kept per instance");
     }
+    if state.metrics.audit_findings.get() > 0 {
+        reasons
+            .push("self-verification found something wrong in the record: see the log, and run `tappass audit verify`");
+    }
     let status = if reasons.is_empty() { "ok" } else { "degraded" };
     Json(json!({
         "status": status, "version": VERSION, "storage": state.storage, "agents": agents, "uptime_seconds": up,

@@ -24,7 +24,7 @@ use super::{
     watch::{Cut, Watch},
 };
 use crate::{
-    admission::{CredentialError, OpenAdmission, Permit},
+    admission::{CredentialError, CredentialStatus, OpenAdmission, Permit},
     detect::{Families, Work},
     domain::detection::Family,
     providers::{Call, Limit, MayStart, Provider, ProviderError, UpstreamReply},
@@ -157,6 +157,16 @@ async fn provider_key(
         );
         return Err(Failure::new(424, "provider_key_missing", words));
     };
+    let (org, checks) = (&judgement.snapshot.org, &services.admission.checks);
+    checks.uses(org, &credential.credential_id);
+    if checks.status(org, &credential.credential_id) == CredentialStatus::Invalid {
+        let words = format!(
+            "the provider `{0}` refuses the stored key; store a new one with POST /api/admin/llm-keys \
+             {{\"provider\":\"{0}\",…}}",
+            provider.name()
+        );
+        return Err(Failure::new(424, "provider_key_invalid", words));
+    }
     let opened = services.admission.credentials.open(&judgement.snapshot.org, credential).await;
     opened.map(Some).map_err(|error| {
         tracing::error!(org.id = %judgement.snapshot.org, error = &error as &dyn std::error::Error, "a provider key does not open");

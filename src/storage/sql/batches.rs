@@ -23,11 +23,12 @@ pub struct BatchRow {
 }
 
 impl Sql {
-    /// Closed boots that signed something which a commit of theirs left out.
-    pub async fn closed_boots_with_unwritten(&self) -> Result<Vec<String>, StorageError> {
-        let text = "SELECT DISTINCT a.boot FROM audit_batch a JOIN boot b ON b.id = a.boot \
-                    WHERE a.unwritten <> '[]' AND b.closed <> 0";
-        self.read(text, args![]).await?.iter().map(|row| Ok(row.text(0)?)).collect()
+    /// Closed boots that signed something which a commit of theirs left out, and how many such batches each has.
+    pub async fn closed_boots_with_unwritten(&self) -> Result<Vec<(String, u64)>, StorageError> {
+        let text = "SELECT a.boot, count(*) FROM audit_batch a JOIN boot b ON b.id = a.boot \
+                    WHERE a.unwritten <> '[]' AND b.closed <> 0 GROUP BY a.boot";
+        let read = |row: &Row| Ok((row.text(0)?, row.count("audit_batch", 1)?));
+        self.read(text, args![]).await?.iter().map(read).collect()
     }
 
     /// The lists of unwritten counters of a boot, per chain, without the empty ones.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{ReadTx, Sql, StorageError, args, by_clock};
+use super::{ReadTx, Sql, StorageError, args, by_clock, micros};
 use crate::domain::{
     clock::Micros,
     ids::{BootId, OrgId},
@@ -21,10 +21,6 @@ pub struct LiveBoot {
     pub lease_until: Micros,
     /// What it runs; empty where it did not say.
     pub version: String,
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Sql {

@@ -9,11 +9,13 @@ mod batches;
 mod boots;
 mod checkpoints;
 mod config_rows;
+mod credential_checks;
 mod driver;
 mod entries;
 mod error;
 mod heads;
 mod holds;
+mod job_leases;
 mod keys;
 mod migrations;
 mod postgres;
@@ -25,12 +27,14 @@ use std::{path::Path, time::Duration};
 pub use appends::Locked;
 pub use batches::BatchRow;
 pub use boots::LiveBoot;
-pub use checkpoints::CheckpointRow;
+pub use checkpoints::{CheckpointRow, Tip};
+pub use credential_checks::CredentialCheck;
 use driver::{Arg, Row, args};
 pub use entries::{EntryRow, NewEntry};
 pub use error::{StorageError, Verdict};
 pub use heads::Head;
 pub use holds::{Hold, Orphan, Spending};
+pub use job_leases::{JobLease, JobState};
 pub use keys::{DataKeyRecord, SigningKeyRecord};
 pub use postgres::{Act, Appended, ChangeRow, Changed, Group, Item, Listener, Lock, Seen, Window};
 use postgres::{Line, Postgres};
@@ -241,6 +245,11 @@ impl ReadTx {
             line.end_reading().await;
         }
     }
+}
+
+/// A time span as statements take it.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Numbers are unsigned in Rust and 64-bit signed in SQL.

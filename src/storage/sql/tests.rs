@@ -277,11 +277,13 @@ async fn keys_and_checkpoints_come_back_byte_for_byte_from_either_database() {
         assert!(!sql.insert_data_key(&record("a")).await.unwrap());
         let keys = sql.data_keys(&org()).await.unwrap();
         assert_eq!((keys.len(), &keys[0].wrapped, keys[0].created_at), (1, &wrapped, 5));
-        let row = CheckpointRow { size: 9, frontier: vec![1, 2], note: "note\n".to_owned(), at: -1 };
+        let row = CheckpointRow { size: 9, frontier: vec![1, 2], note: "note\n".to_owned() };
         sql.insert_checkpoint(&org(), &row).await.unwrap();
         sql.insert_checkpoint(&org(), &CheckpointRow { note: "other".to_owned(), ..row }).await.unwrap();
         let last = sql.last_checkpoint(&org()).await.unwrap().unwrap();
-        assert_eq!((last.size, &*last.frontier, &*last.note, last.at), (9, &[1, 2][..], "note\n", -1));
+        assert_eq!((last.size, &*last.frontier, &*last.note), (9, &[1, 2][..], "note\n"));
+        assert_eq!(sql.notes_after(&org(), 8, 9).await.unwrap(), [(9, "note\n".to_owned())]);
+        assert!(sql.notes_after(&org(), 9, 9).await.unwrap().is_empty());
     }
 }
 
@@ -302,11 +304,23 @@ async fn every_statement_runs_on_either_database() {
             assert_eq!(sql.spending(&org(), window).await.unwrap(), Spending::default());
         }
         assert_eq!(sql.open_holds(&org(), 1).await.unwrap(), (0, 0));
-        assert_eq!(sql.closed_boots_with_unwritten().await.unwrap(), Vec::<String>::new());
+        assert_eq!(sql.closed_boots_with_unwritten().await.unwrap(), []);
         assert_eq!(sql.unwritten_of("boot_a").await.unwrap(), []);
         assert!(sql.signing_keys().await.unwrap().is_empty());
         sql.note_loaded(&BootId::parse("boot_a").unwrap(), &org(), 3).await.unwrap();
         sql.live_on(&org(), 3).await.unwrap();
+        assert!(sql.tips().await.unwrap().is_empty());
+        let credential = crate::domain::ids::CredentialId::parse("cred_a").unwrap();
+        sql.note_credential_used(&org(), &credential).await.unwrap();
+        assert!(sql.credential_checks().await.unwrap().is_empty(), "used is not checked");
+        assert!(sql.put_credential_check(&org(), &credential, "invalid", 3).await.unwrap());
+        assert!(!sql.put_credential_check(&org(), &credential, "valid", 2).await.unwrap(), "an older run is fenced");
+        let found = sql.credential_checks().await.unwrap();
+        assert_eq!(found.iter().map(|check| &*check.outcome).collect::<Vec<_>>(), ["invalid"]);
+        assert!(sql.credential_rows(None).await.unwrap().is_empty());
+        assert!(sql.credential_rows(Some(LEASE)).await.unwrap().is_empty());
+        sql.forget_credential_checks().await.unwrap();
+        assert!(sql.credential_checks().await.unwrap().is_empty(), "it is not stored any more");
         let mut tx = sql.begin_read().await.unwrap();
         assert!(tx.config_rows(&org()).await.unwrap().is_empty());
         assert_eq!(tx.head(&org()).await.unwrap(), None);

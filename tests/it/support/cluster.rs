@@ -98,6 +98,9 @@ impl Cluster {
             ("TAPPASS_LIMITS__ADDRESS_FAILURES_PER_MINUTE".into(), "1000000".into()),
             ("TAPPASS_SERVER__THREADS".into(), "2".into()),
             ("TAPPASS_LOG__ACCESS".into(), "false".into()),
+            // What a provider is asked is what a test says.
+            ("TAPPASS_JOBS__VALIDATE_IN_USE_SECONDS".into(), "0".into()),
+            ("TAPPASS_JOBS__VALIDATE_ALL_SECONDS".into(), "0".into()),
         ];
         Builder { variables, database_url: None, upstream: upstream.base_url() }
     }
@@ -271,6 +274,11 @@ impl Cluster {
         .await
     }
 
+    /// Waits until `audit verify` is content: what an instance left unwritten has to be told by recovery.
+    pub async fn verifies(&self) {
+        until("the record to verify", async || self.command(&["audit", "verify"]).status.success().then_some(())).await;
+    }
+
     /// `audit verify` is content with every chain.
     #[track_caller]
     pub fn assert_verifies(&self) {
@@ -280,6 +288,22 @@ impl Cluster {
 
     pub async fn budget(&self, limits: Value) {
         self.admin(0, "PUT", "/api/budget", limits).await.expect(200);
+    }
+
+    /// A number of a gateway's metrics; absent is 0.
+    pub async fn metric(&self, node: usize, name: &str) -> u64 {
+        let text = self.admin(node, "GET", "/metrics", Value::Null).await.expect(200).text();
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+        found.unwrap_or(0)
+    }
+
+    /// The same, over these gateways.
+    pub async fn sum(&self, nodes: impl IntoIterator<Item = usize>, name: &str) -> u64 {
+        let mut sum = 0;
+        for node in nodes {
+            sum += self.metric(node, name).await;
+        }
+        sum
     }
 
     /// Stops all of them as their platform would.

@@ -144,6 +144,9 @@ impl Gateway {
                 ("OPENAI_API_KEY".into(), CANARY.into()),
                 ("TAPPASS_LIMITS__ADDRESS_FAILURES_PER_MINUTE".into(), "1000000".into()),
                 ("TAPPASS_SERVER__THREADS".into(), "2".into()),
+                // What a provider is asked is what a test says.
+                ("TAPPASS_JOBS__VALIDATE_IN_USE_SECONDS".into(), "0".into()),
+                ("TAPPASS_JOBS__VALIDATE_ALL_SECONDS".into(), "0".into()),
             ],
             arguments: Vec::new(),
             config: String::new(),

@@ -80,9 +80,10 @@ pub struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    /// Connections that fill the backlog of a deaf provider.
+    threads: Vec<std::thread::JoinHandle<()>>,
+    /// Connections that fill the backlog of a deaf provider, and the listener that does not accept.
     fillers: Vec<TcpStream>,
+    deaf: Option<std::net::TcpListener>,
 }
 
 impl Upstream {
@@ -100,9 +101,15 @@ impl Upstream {
             }),
             changed: watch::channel(0).0,
         });
-        let (stop, mut stopped) = watch::channel(false);
-        let theirs = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
+        let stop = watch::channel(false).0;
+        let mut upstream = Self { address, shared, stop, threads: Vec::new(), fillers: Vec::new(), deaf: None };
+        upstream.listen(listener);
+        upstream
+    }
+
+    fn listen(&mut self, listener: std::net::TcpListener) {
+        let (theirs, mut stopped) = (Arc::clone(&self.shared), self.stop.subscribe());
+        self.threads.push(std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
@@ -110,8 +117,7 @@ impl Upstream {
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             });
-        });
-        Self { address, shared, stop, thread: Some(thread), fillers: Vec::new() }
+        }));
     }
 
     /// A port whose backlog is full: a connect to it neither succeeds nor fails.
@@ -128,9 +134,16 @@ impl Upstream {
                 Err(_) => break,
             }
         }
-        // The listener must live and never accept.
-        std::mem::forget(listener);
+        // The listener must live, and does not accept until it is told to.
+        upstream.deaf = Some(listener.into_std().unwrap());
         upstream
+    }
+
+    /// A deaf provider begins to accept; answers how many connections are not a gateway's.
+    pub fn hears(&mut self) -> usize {
+        let listener = self.deaf.take().expect("it was deaf");
+        self.listen(listener);
+        self.fillers.len()
     }
 
     pub fn base_url(&self) -> String {
@@ -201,7 +214,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic over there has been printed already.
             drop(thread.join());
         }

@@ -1,6 +1,6 @@
 //! Provider keys: store, list, remove. A key goes in and never comes out.
 //!
-//! Owns their replies: provider, last four characters, dates. The key is sealed before the change that stores it.
+//! Owns their replies: provider, last four characters, dates, and what the provider last said of the key. The key is sealed before the change that stores it.
 
 use axum::{
     Extension,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{change, configuration, random_id, with_receipt};
 use crate::{
-    admission::{ChangeRefused, ChangeSet},
+    admission::{ChangeRefused, ChangeSet, CredentialStatus},
     domain::{
         clock::rfc3339,
         ids::CredentialId,
@@ -50,9 +50,13 @@ pub(in crate::http) async fn list(
         .credentials
         .iter()
         .map(|c| {
+            let (org, id) = (&snapshot.org, &c.credential_id);
+            let status = state.admission.checks.status(org, id);
+            let checked_at = state.admission.checks.checked_at(org, id).map(rfc3339);
+            let verified_at = checked_at.clone().filter(|_| status == CredentialStatus::Valid);
             json!({
-                "provider": c.provider, "last_four": c.last_four, "verified_at": null,
-                "created_by": c.created_by, "updated_at": rfc3339(c.created_at), "credential_id": c.credential_id,
+                "provider": c.provider, "last_four": c.last_four, "verified_at": verified_at,
+                "checked_at": checked_at, "status": status.as_str(), "created_by": c.created_by, "updated_at": rfc3339(c.created_at), "credential_id": c.credential_id,
             })
         })
         .collect();

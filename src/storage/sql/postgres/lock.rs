@@ -14,6 +14,11 @@ use super::{Postgres, StorageError, timed_out};
 /// Longest that giving a lock back, or asking whether it is still held, may take.
 const BOUND: Duration = Duration::from_secs(5);
 
+/// Whoever holds such a lock asks it every five seconds whether it is held. A holder that is frozen, or whose network is gone,
+/// asks nothing: its session ends, or nobody else would ever get the lock.
+const QUIET: &str = "SET idle_session_timeout = '15s'; SET tcp_keepalives_idle = 10; \
+                     SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
+
 /// A lock that is held. Dropped, its connection is closed, and with it the lock.
 pub struct Lock {
     connection: PgConnection,
@@ -33,7 +38,10 @@ impl Postgres {
     pub(in crate::storage::sql) async fn try_lock(&self, name: &str) -> Result<Option<Lock>, StorageError> {
         let mut connection = self.own_connection().await?;
         let key = key(name);
-        let asked = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(key).fetch_one(&mut connection);
+        let asked = async {
+            sqlx::raw_sql(QUIET).execute(&mut connection).await?;
+            sqlx::query("SELECT pg_try_advisory_lock($1)").bind(key).fetch_one(&mut connection).await
+        };
         let row = tokio::time::timeout(BOUND, asked).await.unwrap_or(Err(timed_out()))?;
         let taken: bool = row.try_get(0)?;
         Ok(taken.then_some(Lock { connection, key }))
