@@ -15,12 +15,17 @@ pub(super) fn answer(append: Append, verdict: Verdict, outbox: &Outbox) {
     // If nobody waits any more, dropping an answer ends what it holds.
     match what {
         What::Admission { question, reserve, reply } => drop(reply.send(admission(question, stamp, &reserve, verdict))),
-        What::Refusal { question, reply } => drop(reply.send(refusal(question, verdict))),
+        What::Refusal { question, reply } => drop(reply.send(refusal(question, &verdict))),
         What::Extension { question, reply, .. } => {
             let extended = match verdict {
                 Verdict::Stored(_) | Verdict::Taken(_) => Extended::Reserved,
                 Verdict::Short(room) => Extended::Short(room),
-                _ => Extended::Unavailable,
+                Verdict::Fenced
+                | Verdict::Stale
+                | Verdict::Expired
+                | Verdict::NotOpen
+                | Verdict::Busy
+                | Verdict::HistoryLost => Extended::Unavailable,
             };
             // What was not reserved left a counter behind, which its question withdraws.
             if extended == Extended::Reserved {
@@ -40,12 +45,17 @@ pub(super) fn answer(append: Append, verdict: Verdict, outbox: &Outbox) {
                 tracing::error!(entry.id = %id, "a completion came for an admission that is closed");
                 outbox.withdraw(id);
             }
-            Verdict::HistoryLost => lost(&id.org.to_string()),
-            _ => {}
+            Verdict::HistoryLost => lost(id.org.as_str()),
+            Verdict::Stored(_)
+            | Verdict::Taken(_)
+            | Verdict::Stale
+            | Verdict::Expired
+            | Verdict::Short(_)
+            | Verdict::Busy => {}
         },
         What::Late { id, .. } | What::Plain { id, .. } => {
             if verdict == Verdict::HistoryLost {
-                lost(&id.org.to_string());
+                lost(id.org.as_str());
             }
         }
     }
@@ -70,14 +80,19 @@ fn admission(question: Question, stamp: ConfigStamp, reserve: &Reserve, verdict:
     }
 }
 
-fn refusal(question: Question, verdict: Verdict) -> Answer {
+fn refusal(question: Question, verdict: &Verdict) -> Answer {
     match verdict {
         Verdict::Stored(_) | Verdict::Taken(_) => {
             question.concluded();
             Answer::Recorded
         }
         Verdict::Stale => Answer::Stale(question),
-        _ => {
+        Verdict::Fenced
+        | Verdict::Expired
+        | Verdict::Short(_)
+        | Verdict::NotOpen
+        | Verdict::Busy
+        | Verdict::HistoryLost => {
             question.concluded();
             Answer::Unavailable
         }

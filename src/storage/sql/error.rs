@@ -63,15 +63,12 @@ impl StorageError {
     /// Whether waiting may help at start: a server that does not answer yet. A file that cannot be opened stays so.
     pub fn heals_by_itself(&self) -> bool {
         let Self::Unavailable(error) = self else { return false };
-        match error {
-            sqlx::Error::Database(error) => {
-                let postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some();
-                let starting = ["57P", "53", "08"];
-                postgres && error.code().is_some_and(|code| starting.iter().any(|class| code.starts_with(class)))
-            }
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
-            _ => false,
+        if let sqlx::Error::Database(error) = error {
+            let postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some();
+            let starting = ["57P", "53", "08"];
+            return postgres && error.code().is_some_and(|code| starting.iter().any(|class| code.starts_with(class)));
         }
+        matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_))
     }
 }
 

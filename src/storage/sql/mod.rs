@@ -70,7 +70,7 @@ pub struct Sql(Arm);
 #[derive(Clone)]
 enum Arm {
     Sqlite(Sqlite),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 /// One of two texts: what stands between the parts is the database's clock, in microseconds.
@@ -98,7 +98,7 @@ impl Sql {
 
     /// Connects to a Postgres.
     pub async fn connect(settings: &PostgresSettings) -> Result<Self, StorageError> {
-        Ok(Self(Arm::Postgres(Postgres::open(settings).await?)))
+        Ok(Self(Arm::Postgres(Box::new(Postgres::open(settings).await?))))
     }
 
     /// What it is, in a word.

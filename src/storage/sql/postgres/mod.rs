@@ -105,13 +105,9 @@ impl Postgres {
 
 /// Whether the connection is gone, as opposed to a statement that was refused.
 pub(super) fn is_lost(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            // The server ends the session: shutdown, crash, idle limits.
-            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code == "25P03")
-        }
-        _ => true,
-    }
+    let sqlx::Error::Database(error) = error else { return true };
+    // The server ends the session: shutdown, crash, idle limits.
+    error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code == "25P03")
 }
 
 /// Nothing came back in time.
