@@ -83,13 +83,10 @@ impl Verification {
         // A chain whose head row is gone was there before.
         chains.extend(self.chains.keys().filter(|known| !chains.contains(known)).cloned().collect::<Vec<_>>());
         for org in chains {
-            let mut chain = self
-                .chains
-                .remove(&org)
-                .unwrap_or_else(|| Followed { follow: Follow::new(org.clone()), marks: HashMap::new() });
-            let followed = chain.go_on(sql, &org, &self.keys).await;
-            self.chains.insert(org.clone(), chain);
-            match followed? {
+            // Kept where it is: a run that is ended in the middle goes on from there.
+            let new = || Followed { follow: Follow::new(org.clone()), marks: HashMap::new() };
+            let chain = self.chains.entry(org.clone()).or_insert_with(new);
+            match chain.go_on(sql, &org, &self.keys).await? {
                 Ok(()) => drop(self.findings.remove(&org)),
                 Err(why) => {
                     tracing::error!(org.id = %org, finding = why, "alarm: the record does not verify");
