@@ -13,13 +13,12 @@ use super::{AppError, Lifecycle, Started, bootstrap, instance, shared::Shared, s
 use crate::{
     admission::{self, Admission, Compiler},
     config::Config,
-    crypto::Jwks,
     domain::{
         clock::{Clock, Running},
         ids::OrgId,
     },
     http::{self, Readiness, State},
-    jobs::Checkpoints,
+    jobs::{self, Checkpoints},
     storage::{
         Anchors, RedisSettings, Sql,
         sql::{Lock, PostgresSettings},
@@ -59,9 +58,7 @@ pub(super) struct Core {
 /// What has to run beside it.
 pub(super) struct Tasks {
     pub(super) writer: admission::Writer,
-    pub(super) checkpoints: Checkpoints,
-    /// The public keys that sign the record.
-    pub(super) keys: Jwks,
+    pub(super) jobs: jobs::Parts,
 }
 
 impl Ground {
@@ -114,7 +111,18 @@ impl Ground {
         let state = parts.state(pipeline, programs, Arc::clone(metrics), clock, ready, bootstrap, org, self.address);
         let anchors = Anchors::below(&config.data.dir);
         let checkpoints = Checkpoints::new(sql.clone(), anchors, keys.checkpoints, &config.audit);
-        Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, checkpoints, keys: keys.jwks }))
+        let jobs = jobs::Parts {
+            sql: sql.clone(),
+            admission: admission.clone(),
+            checkpoints,
+            database: config.database.clone(),
+            config: config.jobs.clone(),
+            instances: Arc::clone(&self.instances),
+            metrics: Arc::clone(metrics),
+            providers: state.0.pipeline.services().providers.clone(),
+            keys: keys.jwks,
+        };
+        Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, jobs }))
     }
 
     /// Puts the record and the first organization in order; the writer runs already.

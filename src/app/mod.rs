@@ -117,7 +117,7 @@ impl App {
             built = waiting::while_out_of_reach(async || ground.core(&shared).await, &ground.readiness, &door) => Some(built?),
             () = ground.lifecycle.signalled(&mut signals) => None,
         };
-        let Some((mut core, Tasks { writer, checkpoints, keys })) = built else {
+        let Some((mut core, Tasks { writer, jobs })) = built else {
             // Nothing was admitted, so nothing is left to record.
             door.refuse();
             ground.lifecycle.drain(&ground.readiness, drain_limit).await;
@@ -139,20 +139,7 @@ impl App {
             start.release().await;
         }
         let jobs_stop = end.child_token();
-        let mut jobs = tracker.spawn(jobs::run(
-            jobs::Parts {
-                sql: core.sql.clone(),
-                admission: core.admission.clone(),
-                checkpoints,
-                database: ground.config.database.clone(),
-                config: ground.config.jobs.clone(),
-                instances: Arc::clone(&ground.instances),
-                metrics: Arc::clone(&ground.metrics),
-                providers: core.state.0.pipeline.services().providers.clone(),
-                keys,
-            },
-            jobs_stop.clone(),
-        ));
+        let mut jobs = tracker.spawn(jobs::run(jobs, jobs_stop.clone()));
         ground.readiness.started.store(true, Ordering::Release);
         door.open(http::router(core.state.clone()));
         // Whoever reads what `started` writes is answered by the gateway.

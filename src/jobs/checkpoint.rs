@@ -51,7 +51,7 @@ pub struct Checkpoints {
     deployment: String,
     entries: u64,
     seconds: Duration,
-    /// Of the newest checkpoint that this instance made of a chain.
+    /// How far this instance has read each chain.
     frontiers: HashMap<OrgId, Frontier>,
     /// How far a chain is anchored in this instance's folder.
     anchored: HashMap<OrgId, u64>,
@@ -121,8 +121,8 @@ impl Checkpoints {
 
     async fn checkpoint(&mut self, tip: &Tip) -> Result<(), CheckpointJobError> {
         let Tip { org, seq, link, covered, .. } = tip;
-        // Another instance may have made the last one.
-        let mut frontier = match self.frontiers.get(org).filter(|frontier| frontier.size() == *covered) {
+        // Another instance may have made the last one, and a run of this one may have been ended on its way to the next.
+        let mut frontier = match self.frontiers.get(org).filter(|own| (*covered..=*seq).contains(&own.size())) {
             Some(frontier) => frontier.clone(),
             None => match self.sql.last_checkpoint(org).await? {
                 None => Frontier::default(),
@@ -139,12 +139,12 @@ impl Checkpoints {
             for digest in page.iter().take(room) {
                 frontier.push(digest);
             }
+            self.frontiers.insert(org.clone(), frontier.clone());
         }
         let head = Head { seq: *seq, link: *link };
         let checkpoint = Checkpoint { origin: origin(&self.deployment, org), root: frontier.root(), head };
         let row = CheckpointRow { size: *seq, frontier: frontier.to_bytes(), note: checkpoint.sign(&self.key) };
         self.sql.insert_checkpoint(org, &row).await?;
-        self.frontiers.insert(org.clone(), frontier);
         Ok(())
     }
 

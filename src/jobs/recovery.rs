@@ -49,11 +49,11 @@ async fn close(
     if !closed.is_empty() {
         tracing::warn!(boots = ?closed, "instances were not heard of for too long and are taken for dead");
     }
-    close_dead_boots(sql, &admission.outbox, dead).await?;
+    // Money first: the other may take longer than a run for a boot that lived long, and goes on where it was.
     let recovered = recover(sql, &admission.outbox).await?;
     if recovered > 0 {
         tracing::warn!(admissions = recovered, "admissions of dead instances were closed as unknown");
         metrics.recovered.inc_by(recovered);
     }
-    Ok(())
+    close_dead_boots(sql, &admission.outbox, dead).await
 }

@@ -83,13 +83,10 @@ impl Verification {
         // A chain whose head row is gone was there before.
         chains.extend(self.chains.keys().filter(|known| !chains.contains(known)).cloned().collect::<Vec<_>>());
         for org in chains {
-            let mut chain = self
-                .chains
-                .remove(&org)
-                .unwrap_or_else(|| Followed { follow: Follow::new(org.clone()), marks: HashMap::new() });
-            let followed = chain.to_the_end(sql, &org, &self.keys).await;
-            self.chains.insert(org.clone(), chain);
-            match followed? {
+            // Kept where it is: a run that is ended in the middle goes on from there.
+            let new = || Followed { follow: Follow::new(org.clone()), marks: HashMap::new() };
+            let chain = self.chains.entry(org.clone()).or_insert_with(new);
+            match chain.go_on(sql, &org, &self.keys).await? {
                 Ok(()) => drop(self.findings.remove(&org)),
                 Err(why) => {
                     tracing::error!(org.id = %org, finding = why, "alarm: the record does not verify");
@@ -102,7 +99,7 @@ impl Verification {
 }
 
 impl Followed {
-    async fn to_the_end(&mut self, sql: &Sql, org: &OrgId, keys: &Jwks) -> Result<Result<(), String>, StorageError> {
+    async fn go_on(&mut self, sql: &Sql, org: &OrgId, keys: &Jwks) -> Result<Result<(), String>, StorageError> {
         loop {
             let began = Instant::now();
             let mut tx = sql.begin_read().await?;
@@ -160,27 +157,39 @@ impl Followed {
     ) -> Result<(), StorageError> {
         let Ok(boot) = BootId::parse(name) else { return Ok(()) };
         let mark = self.marks.get(&boot).copied().unwrap_or(0);
-        let mut furthest = mark;
+        let mut furthest = 0;
         for from in [mark.saturating_sub(SLACK), 0] {
-            let mut after = from;
-            while !counters.is_empty() {
-                let page = tx.batches_after(org, (name, after), BATCHES).await?;
-                let mut page = page.into_iter().filter(|row| row.boot == name).peekable();
-                if page.peek().is_none() {
-                    break;
-                }
-                for row in page {
-                    after = row.number;
-                    furthest = if cover(org, &boot, row, counters, keys) { furthest.max(after) } else { furthest };
-                }
-            }
+            furthest = furthest.max(read_batches(tx, org, &boot, from, counters, keys).await?);
             if counters.is_empty() || from == 0 {
                 break;
             }
         }
-        self.marks.insert(boot, furthest);
+        self.marks.insert(boot, mark.max(furthest));
         Ok(())
     }
+}
+
+/// The same, in a boot's batches from a number on until nothing is left; answers the last number that did it.
+async fn read_batches(
+    tx: &mut ReadTx,
+    org: &OrgId,
+    boot: &BootId,
+    from: u64,
+    counters: &mut BTreeMap<u64, Digest>,
+    keys: &Jwks,
+) -> Result<u64, StorageError> {
+    let (mut after, mut furthest) = (from, 0);
+    while !counters.is_empty() {
+        let page = tx.batches_after(org, (boot.as_str(), after), BATCHES).await?;
+        let its: Vec<BatchRow> = page.into_iter().filter(|row| row.boot == boot.as_str()).collect();
+        let Some(last) = its.last() else { break };
+        after = last.number;
+        for row in its {
+            let number = row.number;
+            furthest = if cover(org, boot, row, counters, keys) { furthest.max(number) } else { furthest };
+        }
+    }
+    Ok(furthest)
 }
 
 /// Whether a batch wrote any of these, which are taken away. Only such a batch's signature is checked: that is what costs.
