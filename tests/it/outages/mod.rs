@@ -3,8 +3,13 @@
 //! Owns a cluster on servers of its own, which a test may stop, and the accounts afterwards. Never sleeps: what takes time
 //! is asked for until it is there.
 
+mod commit_unknown;
+mod drain;
+mod lease;
 mod postgres_at_start;
 mod postgres_stopped;
+mod redis_away;
+mod slow_org;
 
 use std::{
     net::SocketAddr,

@@ -14,7 +14,7 @@ use crate::support::{
     openai::{ask, completion},
     postgres::Postgres,
     upstream::{Answer, Gate},
-    wait::within,
+    wait::until,
 };
 
 /// A call that the provider keeps waiting.
@@ -126,12 +126,7 @@ async fn one_is_cut_off(begin: impl AsyncFnOnce(&Chaos)) {
     all_are_refused(&rig, 1, None).await;
     let id = delivered(&mut under_way, &gate).await;
     let before = elsewhere.count();
-    within("the other gateway to go on", async {
-        while elsewhere.count() < before + 20 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the other gateway to go on", async || (elsewhere.count() >= before + 20).then_some(())).await;
     let heard = elsewhere.stop().await;
     assert!(heard.iter().all(|one| one.status == 200), "{}", tally(&heard));
     let (slowest, _) = latency(&heard);

@@ -93,6 +93,9 @@ impl Line {
         };
         if keep {
             self.connection = Some(connection);
+        } else {
+            // Those that wait are of the same age: each would cost another use to find that out.
+            self.set.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         result
     }
