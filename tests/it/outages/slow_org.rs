@@ -10,6 +10,7 @@ use super::{Rig, assert_unavailable, is_long, timed};
 use crate::support::{
     client::Call,
     control::{Agent, Organization, field},
+    gateway::CANARY,
     load::{Heard, Load, latency, tally},
     openai::ask,
     wait::until,
@@ -27,6 +28,7 @@ async fn organization(rig: &Rig, name: &str) -> Organization {
     };
     let overrides = json!({"rate_limit": {"max_calls": 10_000_000, "window_seconds": 3600}});
     within("PUT", "/api/pipeline", json!({"preset": "starter", "overrides": overrides})).await;
+    within("POST", "/api/admin/llm-keys", json!({"provider": "openai", "api_key": CANARY})).await;
     within("POST", "/api/policies", json!({"name": "theirs", "rules": []})).await;
     Organization { id, agent }
 }
