@@ -6,7 +6,10 @@
 //! database, never compares two machines' clocks.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ const NEVER: Running = Running(u64::MAX);
 pub struct Lease {
     clock: Arc<dyn Clock>,
     term: Arc<Mutex<Term>>,
+    /// The last heartbeat failed.
+    missed: Arc<AtomicBool>,
 }
 
 /// One unbroken run of a lease.
@@ -41,20 +46,21 @@ impl Lease {
     /// A lease that does not end: one process owns the data folder, so nobody else could close it.
     pub fn unlimited(clock: Arc<dyn Clock>) -> Self {
         let term = Term { until: NEVER, lost: CancellationToken::new() };
-        Self { clock, term: Arc::new(Mutex::new(term)) }
+        Self { clock, term: Arc::new(Mutex::new(term)), missed: Arc::default() }
     }
 
     /// A lease that begins with its first renewal.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let lost = CancellationToken::new();
         lost.cancel();
-        Self { clock, term: Arc::new(Mutex::new(Term { until: Running(0), lost })) }
+        Self { clock, term: Arc::new(Mutex::new(Term { until: Running(0), lost })), missed: Arc::default() }
     }
 
     /// A heartbeat that was sent at `sent_at` succeeded; the lease holds for so long from then, the margin taken off.
     ///
     /// After the deadline or a fence this begins a new term: whoever calls it after a fence has registered a new boot.
     pub fn renewed(&self, sent_at: Running, holds: Duration) {
+        self.missed.store(false, Ordering::Release);
         let now = self.clock.running();
         let mut term = self.lock();
         // A process that was frozen past its deadline may get here before the deadline's own timer rings.
@@ -68,6 +74,16 @@ impl Lease {
         } else {
             term.until = term.until.max(until);
         }
+    }
+
+    /// A heartbeat failed: the lease goes on, but whoever can go elsewhere should.
+    pub fn missed(&self) {
+        self.missed.store(true, Ordering::Release);
+    }
+
+    /// Whether the last heartbeat failed.
+    pub fn is_missed(&self) -> bool {
+        self.missed.load(Ordering::Acquire)
     }
 
     /// Another instance has closed this one: everything under way is lost now.

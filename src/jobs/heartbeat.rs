@@ -51,6 +51,7 @@ pub(super) async fn beat(
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a heartbeat failed");
+                admission.lease.missed();
                 pause = AGAIN.min(pause);
             }
         }

@@ -112,6 +112,20 @@ async fn a_postgres_that_hangs_refuses_new_calls_in_time_and_loses_none_that_run
     an_outage(async |postgres| postgres.pause(), async |postgres| postgres.resume()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_nobody_calls_finds_out_by_itself_that_its_database_is_gone() {
+    let rig = Rig::start(1).await;
+    rig.postgres.stop().await;
+    let began = std::time::Instant::now();
+    let reasons = not_ready(rig.address(0)).await;
+    assert!(reasons[0].as_str().unwrap().contains("heartbeat"), "{reasons:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "long before its lease ends: {:?}", began.elapsed());
+    rig.postgres.start_again().await;
+    rig.cluster.nodes[0].ready().await;
+    rig.cluster.chat(0, &ask("hi")).await.expect(200);
+    rig.books().await;
+}
+
 /// The wire of one of two gateways is cut; the other one goes on.
 async fn one_is_cut_off(begin: impl AsyncFnOnce(&Chaos)) {
     let mut rig = Rig::prepare(|builder| builder).await;

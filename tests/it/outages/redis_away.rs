@@ -32,7 +32,8 @@ struct Three {
 async fn three() -> Three {
     let (upstream, redis) = (Upstream::start(), Redis::start().await);
     let chaos = Chaos::in_front_of(([127, 0, 0, 1], redis.port).into());
-    let builder = Cluster::builder(&upstream).env("REDIS_URL", &chaos.instead_of(&redis.url()));
+    let database = Postgres::shared().await.database().await;
+    let builder = Cluster::builder(&upstream).database_url(&database).env("REDIS_URL", &chaos.instead_of(&redis.url()));
     // How many live is counted with each heartbeat, six in a lease.
     let builder = builder.env("TAPPASS_DATABASE__LEASE_MS", "6000").env("TAPPASS_REDIS__TIMEOUT_MS", "1000");
     let cluster = builder.env("TAPPASS_REDIS__CONNECT_TIMEOUT_MS", "2000").start(3).await;

