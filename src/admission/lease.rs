@@ -6,7 +6,10 @@
 //! database, never compares two machines' clocks.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ const NEVER: Running = Running(u64::MAX);
 pub struct Lease {
     clock: Arc<dyn Clock>,
     term: Arc<Mutex<Term>>,
+    /// The last heartbeat failed.
+    missed: Arc<AtomicBool>,
 }
 
 /// One unbroken run of a lease.
@@ -46,7 +51,7 @@ impl Lease {
     pub fn unlimited(clock: Arc<dyn Clock>) -> Self {
         let since = clock.running();
         let term = Term { until: NEVER, since, beaten_at: since, lost: CancellationToken::new() };
-        Self { clock, term: Arc::new(Mutex::new(term)) }
+        Self { clock, term: Arc::new(Mutex::new(term)), missed: Arc::default() }
     }
 
     /// A lease that begins with its first renewal.
@@ -54,13 +59,15 @@ impl Lease {
         let lost = CancellationToken::new();
         lost.cancel();
         let since = clock.running();
-        Self { clock, term: Arc::new(Mutex::new(Term { until: Running(0), since, beaten_at: since, lost })) }
+        let term = Term { until: Running(0), since, beaten_at: since, lost };
+        Self { clock, term: Arc::new(Mutex::new(term)), missed: Arc::default() }
     }
 
     /// A heartbeat that was sent at `sent_at` succeeded; the lease holds for so long from then, the margin taken off.
     ///
     /// After the deadline or a fence this begins a new term: whoever calls it after a fence has registered a new boot.
     pub fn renewed(&self, sent_at: Running, holds: Duration) {
+        self.missed.store(false, Ordering::Release);
         let now = self.clock.running();
         let mut term = self.lock();
         // A process that was frozen past its deadline may get here before the deadline's own timer rings.
@@ -81,8 +88,9 @@ impl Lease {
         term.until = term.until.max(until);
     }
 
-    /// A heartbeat failed: the term goes on, but not without a break.
+    /// A heartbeat failed: the term goes on, but not without a break, and whoever can go elsewhere should.
     pub fn falters(&self) {
+        self.missed.store(true, Ordering::Release);
         let now = self.clock.running();
         self.lock().since = now;
     }
@@ -92,6 +100,11 @@ impl Lease {
         let term = self.lock();
         let now = self.clock.running();
         !term.lost.is_cancelled() && now < term.until && now >= term.since.after(whole)
+    }
+
+    /// Whether the last heartbeat failed.
+    pub fn is_missed(&self) -> bool {
+        self.missed.load(Ordering::Acquire)
     }
 
     /// Another instance has closed this one: everything under way is lost now.

@@ -16,6 +16,7 @@
 mod aggregates;
 mod answer;
 mod append;
+mod attempt;
 mod change;
 mod checks;
 mod content;

@@ -62,7 +62,9 @@ impl Rig {
             clock,
         };
         let calls = OpenCalls::default();
-        (Arc::new(Snapshots::new(self.sql.clone(), Arc::new(compiler), calls.clone(), most_bytes)), calls)
+        let snapshots =
+            Snapshots::new(self.sql.clone(), Arc::new(compiler), calls.clone(), most_bytes, TaskTracker::new());
+        (snapshots, calls)
     }
 
     /// A new organization.

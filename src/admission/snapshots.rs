@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use futures_util::StreamExt as _;
+use tokio_util::task::TaskTracker;
 
 use super::{
     open_calls::OpenCalls,
@@ -45,7 +46,7 @@ pub struct Compiler {
 #[derive(Default)]
 struct Cell {
     current: ArcSwapOption<Snapshot>,
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
     last_used: AtomicU64,
 }
 
@@ -60,6 +61,8 @@ impl Cell {
 
 /// Every organization in use.
 pub struct Snapshots {
+    this: Weak<Self>,
+    tasks: TaskTracker,
     cells: ArcSwap<HashMap<OrgId, Arc<Cell>>>,
     adding: Mutex<()>,
     sql: Sql,
@@ -73,11 +76,21 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Nothing is loaded yet.
-    pub fn new(sql: Sql, compiler: Arc<Compiler>, open_calls: OpenCalls, most_bytes: usize) -> Self {
+    /// Nothing is loaded yet. Loads run on `tasks`.
+    pub fn new(
+        sql: Sql,
+        compiler: Arc<Compiler>,
+        open_calls: OpenCalls,
+        most_bytes: usize,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         let cells = ArcSwap::from_pointee(HashMap::new());
         let (adding, untold, uses) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Self { cells, adding, sql, compiler, open_calls, most_bytes, uses, untold, news: tokio::sync::Notify::new() }
+        let news = tokio::sync::Notify::new();
+        Arc::new_cyclic(|this| {
+            let this = Weak::clone(this);
+            Self { this, tasks, cells, adding, sql, compiler, open_calls, most_bytes, uses, untold, news }
+        })
     }
 
     /// What compiles configurations, for trying one before it is written.
@@ -109,7 +122,7 @@ impl Snapshots {
     ) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
         let Some(cell) = self.cell(org).await? else { return Ok(None) };
         let before = cell.current.load_full().map(|snapshot| snapshot.stamp);
-        let _one = cell.loading.lock().await;
+        let one = Arc::clone(&cell.loading).lock_owned().await;
         if let Some(loaded) = cell.current.load_full() {
             let wanted = at_least.is_some_and(|stamp| loaded.stamp == stamp);
             // Somebody else loaded while we waited; what it read is not older than our question.
@@ -117,12 +130,22 @@ impl Snapshots {
                 return Ok(Some(loaded));
             }
         }
+        let (Some(this), org) = (self.this.upgrade(), org.clone()) else { return Ok(None) };
+        // It goes on when its caller no longer waits: begun anew by each, one that takes longer than they do never ends.
+        let loading = self.tasks.spawn(async move {
+            let _one = one;
+            this.load_into(&cell, &org).await
+        });
+        loading.await.unwrap_or(Err(SnapshotError::Storage(StorageError::Inconsistent { table: "snapshot" })))
+    }
+
+    async fn load_into(&self, cell: &Arc<Cell>, org: &OrgId) -> Result<Option<Arc<Snapshot>>, SnapshotError> {
         match self.load(org).await {
             Ok(snapshot) => {
                 cell.replace(Some(Arc::clone(&snapshot)));
                 self.note(org, snapshot.stamp.version);
                 self.shrink(org);
-                if self.cells.load().get(org).is_none_or(|there| !Arc::ptr_eq(there, &cell)) {
+                if self.cells.load().get(org).is_none_or(|there| !Arc::ptr_eq(there, cell)) {
                     // The cell was dropped while this loaded: nothing will replace it there, so whoever follows it asks again.
                     snapshot.superseded.cancel();
                 }

@@ -3,12 +3,12 @@
 //! Owns the order of commits and the latch. Takes what waits (at most `max_batch`) and commits it at once; a completion
 //! alone lingers for a few milliseconds so that it can share an admission's commit. After a commit of unknown outcome
 //! everything in it is asked again under the same ids until the database has answered. A head that somebody else has locked is
-//! skipped while the batch has another to serve, and then waited for alone. When the database cannot be written, admissions
+//! skipped while the batch has another to serve, and then waited for beside what comes for others. When the database cannot be written, admissions
 //! and refusals are answered `Unavailable`, completions are kept, and the latch stays until a commit succeeds. A process
 //! whose boot was closed goes on under a new one, and what it ends late is recorded as such.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     answer,
-    append::append,
+    attempt::{Attempt, Tried, Waiting},
     outbox::Outbox,
     question::Answer,
     queue::{Append, Item, Together, What},
@@ -35,7 +35,7 @@ use crate::{
     },
     storage::{
         Sql, StorageError,
-        sql::{Appended, Group, Verdict},
+        sql::{Appended, Verdict},
     },
 };
 
@@ -64,6 +64,8 @@ pub struct Writer {
     reborn: Reborn,
     /// What has to be asked again, before anything newer.
     again: VecDeque<Append>,
+    /// What waits for a head that somebody else has locked, beside everything else.
+    waiting: Option<Waiting>,
     /// Commits of unknown outcome in a row.
     unknown: u32,
     stop: tokio_util::sync::CancellationToken,
@@ -84,8 +86,8 @@ impl Writer {
         stop: tokio_util::sync::CancellationToken,
     ) -> (Self, Outbox) {
         let (outbox, items) = Outbox::new(boot, clock, config.max_backlog_bytes);
-        let again = VecDeque::new();
-        let writer = Self { sql, outbox: outbox.clone(), items, key, config, reborn, again, unknown: 0, stop };
+        let (again, waiting, unknown) = (VecDeque::new(), None, 0);
+        let writer = Self { sql, outbox: outbox.clone(), items, key, config, reborn, again, waiting, unknown, stop };
         (writer, outbox)
     }
 
@@ -93,16 +95,18 @@ impl Writer {
     pub async fn run(mut self) -> bool {
         let stop = self.stop.clone();
         loop {
-            let first = if self.again.is_empty() {
-                tokio::select! {
-                    biased;
-                    item = self.items.recv() => item,
-                    () = stop.cancelled() => self.items.try_recv().ok(),
+            let busy = self.has_work();
+            let first = tokio::select! {
+                biased;
+                tried = waited(&mut self.waiting) => {
+                    self.has_waited(tried).await;
+                    None
                 }
-            } else {
-                self.items.try_recv().ok()
+                () = std::future::ready(()), if busy => self.items.try_recv().ok(),
+                item = self.items.recv() => item,
+                () = stop.cancelled(), if self.waiting.is_none() => self.items.try_recv().ok(),
             };
-            if first.is_none() && self.again.is_empty() {
+            if first.is_none() && self.again.is_empty() && self.waiting.is_none() && stop.is_cancelled() {
                 return true;
             }
             self.round(first).await;
@@ -115,20 +119,43 @@ impl Writer {
         }
     }
 
-    /// Commits what waits; then, alone, what waits for a head that somebody else has locked.
+    /// Whether something can be tried again now. What is busy waits for its turn to wait.
+    fn has_work(&self) -> bool {
+        self.again.iter().any(|append| !append.was_busy || self.waiting.is_none())
+    }
+
+    /// Commits what waits; what waits for a head that somebody else has locked does so beside it, one chain at a time.
     async fn round(&mut self, first: Option<Item>) {
         let round = self.gather(first).await;
         self.commit(round).await;
+        if self.waiting.is_some() {
+            return;
+        }
         let Some(org) = self.again.iter().find(|append| append.was_busy).map(|append| append.id().org.clone()) else {
             return;
         };
-        let waiting = std::mem::take(&mut self.again).into_iter();
+        let all = std::mem::take(&mut self.again).into_iter();
         let (mut alone, others): (Vec<Append>, Vec<Append>) =
-            waiting.partition(|append| append.was_busy && append.id().org == org);
+            all.partition(|append| append.was_busy && append.id().org == org);
         self.again = others.into();
         let rest = alone.split_off(alone.len().min(self.config.max_batch));
         self.again.extend(rest);
-        self.append(alone).await;
+        if let Some(attempt) = self.sign(alone) {
+            let attempt = Box::pin(attempt.make(self.sql.clone(), self.outbox.clock().now()));
+            self.waiting = Some(Waiting { org, attempt });
+        }
+    }
+
+    async fn has_waited(&mut self, tried: Tried) {
+        let Some(Waiting { org, .. }) = self.waiting.take() else { return };
+        let all = std::mem::take(&mut self.again).into_iter();
+        let (newer, others): (VecDeque<_>, VecDeque<_>) = all.partition(|a| a.was_busy && a.id().org == org);
+        self.again = others;
+        if let Some(refused) = self.has_tried(tried).await {
+            self.append(refused).await;
+        }
+        // What came meanwhile stays behind what has waited; both are behind other chains.
+        self.again.extend(newer);
     }
 
     /// Takes what waits. Lingers only if nobody waits for an answer.
@@ -141,10 +168,16 @@ impl Writer {
         }
         // Others that wait are not kept waiting for company.
         round.urgent = !self.again.is_empty() || !round.appends.is_empty();
+        let busy = self.busy();
         let mut next = first;
         let until = Instant::now() + self.config.linger;
         loop {
             let urgent = match next {
+                // Its chain is waited for already: it goes behind what waits there.
+                Some(Item::Append(append)) if busy.contains(&append.id().org) => {
+                    self.again.push_back(Append { was_busy: true, ..append });
+                    round.urgent
+                }
                 Some(Item::Append(append)) => {
                     let urgent = append.is_urgent();
                     round.appends.push(append);
@@ -181,7 +214,7 @@ impl Writer {
             self.goes_on(&boot).await;
         }
         for reply in round.flushes {
-            let done = self.again.is_empty() && self.outbox.is_writable();
+            let done = self.again.is_empty() && self.waiting.is_none() && self.outbox.is_writable();
             if reply.send(done).is_err() {
                 tracing::debug!("nobody waits for a flush any more");
             }
@@ -198,8 +231,9 @@ impl Writer {
             if appends.is_empty() {
                 continue;
             }
-            let several = appends.len() > 1;
-            if let Some(mut first) = self.attempt(appends, several).await {
+            let Some(attempt) = self.sign(appends) else { continue };
+            let tried = attempt.make(self.sql.clone(), self.outbox.clock().now()).await;
+            if let Some(mut first) = self.has_tried(tried).await {
                 let second = first.split_off(first.len() / 2);
                 left.push(second);
                 left.push(first);
@@ -207,22 +241,24 @@ impl Writer {
         }
     }
 
-    /// One transaction. Answers the entries again if they are to be tried in smaller parts.
-    async fn attempt(&mut self, appends: Vec<Append>, several: bool) -> Option<Vec<Append>> {
-        let run = self.outbox.run();
-        let together = match self.together(&run, appends) {
-            Ok(together) => together,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a batch cannot be signed");
-                return None;
-            }
-        };
-        let now = self.outbox.clock().now();
-        let result = {
-            let mut groups: Vec<Group<'_>> = together.iter().map(Together::group).collect();
-            let alone = groups.len() == 1;
-            append(&self.sql, &mut groups, alone, now).await
-        };
+    fn sign(&self, appends: Vec<Append>) -> Option<Attempt> {
+        let signed = Attempt::sign(self.outbox.run(), appends, &self.key);
+        signed
+            .inspect_err(|error| {
+                tracing::error!(error = error as &dyn std::error::Error, "a batch cannot be signed");
+            })
+            .ok()
+    }
+
+    /// Organizations whose heads are waited for, or were found to have to be.
+    fn busy(&self) -> HashSet<OrgId> {
+        let again = self.again.iter().filter(|append| append.was_busy).map(|append| &append.id().org);
+        self.waiting.iter().map(|waiting| &waiting.org).chain(again).cloned().collect()
+    }
+
+    /// Reads what came of one transaction. Answers the entries again if they are to be tried in smaller parts.
+    async fn has_tried(&mut self, Tried { run, together, result }: Tried) -> Option<Vec<Append>> {
+        let several = together.iter().map(|group| group.appends.len()).sum::<usize>() > 1;
         match result {
             Ok(appended) => {
                 self.unknown = 0;
@@ -243,7 +279,7 @@ impl Writer {
                 self.again.extend(appends.map(|append| Append { may_be_stored: true, ..append }));
             }
             Err(error) if error.is_lock_timeout() => {
-                // Only a head that was waited for alone can time out: it stays locked, and is asked for again.
+                // Only a head that was waited for alone can time out: it stays locked, and is asked for again, after others.
                 let appends = together.into_iter().flat_map(|group| group.appends);
                 self.again.extend(appends.map(|append| Append { was_busy: true, ..append }));
             }
@@ -266,35 +302,12 @@ impl Writer {
         self.outbox.shared.latched.store(true, Ordering::Release);
     }
 
-    /// Sorts what waits by chain and signs it. In order of id, so that two writers lock heads in the same order.
-    fn together(&self, run: &Run, appends: Vec<Append>) -> Result<Vec<Together>, StorageError> {
-        let mut all: Vec<(OrgId, BootId, Vec<Append>)> = Vec::with_capacity(1);
-        for append in appends {
-            let id = append.id();
-            match all.iter_mut().find(|(org, boot, _)| *org == id.org && *boot == id.boot) {
-                Some((_, _, appends)) => appends.push(append),
-                None => all.push((id.org.clone(), id.boot.clone(), vec![append])),
-            }
-        }
-        all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        let sign = |(org, boot, appends): (OrgId, BootId, Vec<Append>)| {
-            let pairs = appends.iter().map(|append| (append.id().counter, append.entry.digest)).collect();
-            // What is left of an earlier boot is signed by itself: a number that it had not used.
-            let (batch, seen) = if boot == *run.boot() {
-                run.sign(&org, pairs, &self.key)?
-            } else {
-                Run::leftover(&boot).sign(&org, pairs, &self.key)?
-            };
-            Ok(Together { org, boot, batch, seen, appends })
-        };
-        all.into_iter().map(sign).collect()
-    }
-
     /// Hands out what the database said.
     async fn answer(&mut self, run: &Run, together: Vec<Together>, appended: Vec<Appended>) {
-        let fenced = together.iter().zip(&appended).any(|(group, said)| {
-            group.boot == *run.boot() && said.verdicts.contains(&Verdict::Fenced)
-        });
+        let fenced = together
+            .iter()
+            .zip(&appended)
+            .any(|(group, said)| group.boot == *run.boot() && said.verdicts.contains(&Verdict::Fenced));
         // First, so that what ends late is recorded under the new boot.
         if fenced {
             self.goes_on(run.boot()).await;
@@ -363,6 +376,10 @@ impl Writer {
     async fn last_try(&mut self) -> bool {
         loop {
             let first = self.items.try_recv().ok();
+            if self.waiting.is_some() {
+                let tried = waited(&mut self.waiting).await;
+                self.has_waited(tried).await;
+            }
             if first.is_none() && self.again.is_empty() {
                 return true;
             }
@@ -371,6 +388,14 @@ impl Writer {
                 return false;
             }
         }
+    }
+}
+
+/// Comes back with what was waited for; never where nothing is.
+async fn waited(waiting: &mut Option<Waiting>) -> Tried {
+    match waiting {
+        Some(waiting) => (&mut waiting.attempt).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,14 +3,16 @@
 //! Owns making them at the first start, from the environment or (in development) from chance. A second start changes
 //! nothing that is there. Never prints a key: `dev` does, where it is meant to be seen.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::wiring::AppError;
 use crate::{
-    admission::{Admission, ChangeError, ChangeRefused, ChangeSet, Records, found_organization},
+    admission::{
+        Admission, ChangeError, ChangeRefused, ChangeSet, Records, Snapshot, SnapshotError, found_organization,
+    },
     auth::{AdminKey, KeyText, hash_key},
     config::{Config, Secrets},
     domain::{
@@ -87,7 +89,7 @@ impl Plan {
         address: SocketAddr,
     ) -> Result<Started, AppError> {
         let now = admission.outbox.clock().now();
-        if admission.snapshots.get(org).await.ok().flatten().is_none() {
+        if loaded(admission, org).await?.is_none() {
             let founding = found_organization(org.clone(), "default".to_owned(), now);
             match admission.change(org, founding).await {
                 Ok(_) | Err(ChangeError::Refused(ChangeRefused::Conflict { .. })) => {}
@@ -111,7 +113,7 @@ impl Plan {
         org: &OrgId,
         now: Micros,
     ) -> Result<(Option<AgentId>, Option<KeyText>), AppError> {
-        let Ok(Some(snapshot)) = admission.snapshots.get(org).await else { return Ok((None, None)) };
+        let Some(snapshot) = loaded(admission, org).await? else { return Ok((None, None)) };
         let existing = snapshot.config.agents.values().find(|agent| agent.slug == AGENT);
         let known = |hash: &Digest| snapshot.key(hash, now).is_some();
         let (hash, prefix, made) = match (&self.secrets.agent_key, self.development) {
@@ -148,7 +150,7 @@ impl Plan {
         key: &SecretString,
         now: Micros,
     ) -> Result<(), AppError> {
-        let Ok(Some(snapshot)) = admission.snapshots.get(org).await else { return Ok(()) };
+        let Some(snapshot) = loaded(admission, org).await? else { return Ok(()) };
         if let Some(stored) = snapshot.config.credential("openai") {
             let opened = admission.credentials.open(org, stored).await?;
             if crate::crypto::is_same_secret(opened.expose().as_bytes(), key.expose_secret().as_bytes()) {
@@ -209,6 +211,15 @@ fn first_agent(
         content: json!({ "agent": agent_id, "key": key.key_id, "project": "default", "slug": AGENT }),
         writes,
     })
+}
+
+/// The organization, if it is there and makes sense. A database that does not answer says nothing about that.
+async fn loaded(admission: &Admission, org: &OrgId) -> Result<Option<Arc<Snapshot>>, AppError> {
+    match admission.snapshots.get(org).await {
+        Ok(snapshot) => Ok(snapshot),
+        Err(SnapshotError::Storage(error)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Calls per hour of a development gateway: the preset's hundred would end the first afternoon.

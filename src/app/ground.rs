@@ -92,13 +92,16 @@ impl Ground {
         let changes = admission::Changes::new(sql.clone(), outbox.clone(), key, lifecycle.jobs.clone());
         let open_calls = admission::OpenCalls::default();
         let (compiler, most_bytes) = (Arc::clone(&self.compiler), config.data.snapshot_cache_bytes);
-        let snapshots = admission::Snapshots::new(sql.clone(), compiler, open_calls.clone(), most_bytes);
+        let snapshots = {
+            let (sql, calls, tasks) = (sql.clone(), open_calls.clone(), lifecycle.jobs.clone());
+            admission::Snapshots::new(sql, compiler, calls, most_bytes, tasks)
+        };
         let admission = Admission {
             outbox,
             changes: Arc::new(changes),
             lease,
             open_calls,
-            snapshots: Arc::new(snapshots),
+            snapshots,
             credentials,
             checks: Arc::new(admission::CredentialChecks::new(Arc::clone(clock), config.jobs.trust())),
             aggregates: Arc::default(),
@@ -125,12 +128,11 @@ impl Ground {
         Ok((Core { state, admission, sql, default_org, start }, Tasks { writer, jobs }))
     }
 
-    /// Puts the record and the first organization in order; the writer runs already.
+    /// Puts the record and the first organization in order; the writer runs already. What is there already stays as it is,
+    /// so that it may be tried again.
     pub(super) async fn found(&self, core: &Core) -> Result<Started, AppError> {
         let Core { admission, sql, default_org, .. } = core;
         let outbox = &admission.outbox;
-        let begun = outbox.note(&admission::system_org(), crate::audit::kind::BOOT_STARTED, &wiring::boot_note());
-        begun.map_err(|_| AppError::Record)?;
         // Where others may live, who is dead is a job's to find out.
         if !sql.is_shared() {
             admission::close_dead_boots(sql, outbox, &mut admission::DeadBoots::default()).await?;

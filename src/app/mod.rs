@@ -124,8 +124,9 @@ impl App {
             return Ok(true);
         };
         let mut writing = tracker.spawn(writer.run());
+        wiring::note_boot(&core.admission.outbox)?;
         let made = tokio::select! {
-            made = ground.found(&core) => Some(made?),
+            made = waiting::while_out_of_reach(async || ground.found(&core).await, &ground.readiness, &door) => Some(made?),
             () = ground.lifecycle.signalled(&mut signals) => None,
         };
         let Some(made) = made else {

@@ -10,7 +10,7 @@ use std::{
 
 use super::AppError;
 use crate::{
-    admission::CredentialError,
+    admission::{ChangeError, CredentialError},
     http::{Door, Readiness},
 };
 
@@ -46,10 +46,14 @@ pub(super) async fn while_out_of_reach<T>(
 }
 
 fn heals_by_itself(error: &AppError) -> bool {
-    let (AppError::Storage(cause) | AppError::Credential(CredentialError::Storage(cause))) = error else {
-        return false;
-    };
-    cause.heals_by_itself()
+    match error {
+        AppError::Storage(cause)
+        | AppError::Credential(CredentialError::Storage(cause))
+        | AppError::Bootstrap(ChangeError::Storage(cause)) => cause.heals_by_itself(),
+        // What was made is found to be there, what was not is made again.
+        AppError::Bootstrap(ChangeError::Unknown(_) | ChangeError::Withdrawn) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

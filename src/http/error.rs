@@ -84,6 +84,10 @@ impl ApiError {
         error.after(Some(1))
     }
 
+    pub(crate) fn database() -> Self {
+        Self::unavailable("database_unavailable", "the database does not answer")
+    }
+
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal", "something went wrong on our side")
     }
@@ -160,7 +164,7 @@ impl From<SnapshotError> for ApiError {
     fn from(error: SnapshotError) -> Self {
         tracing::error!(error = &error as &dyn std::error::Error, "configuration cannot be used");
         match error {
-            SnapshotError::Storage(_) => Self::unavailable("database_unavailable", "the database does not answer"),
+            SnapshotError::Storage(_) => Self::database(),
             SnapshotError::Tampered { .. } => Self::unavailable("configuration_tampered", error.to_string()),
             SnapshotError::Missing => Self::not_found("the organization"),
             SnapshotError::Tenants(_) | SnapshotError::Compile(_) => {

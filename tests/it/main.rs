@@ -37,6 +37,7 @@ mod health;
 mod http_two;
 mod lifecycle;
 mod limits;
+mod outages;
 mod output_guard;
 mod paths;
 mod redis;

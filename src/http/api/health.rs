@@ -49,9 +49,13 @@ pub(in crate::http) async fn ready(Ask(state): Ask<State>) -> Response {
         reasons.push("this instance has no lease: the database is out of reach".to_owned());
     } else if !state.admission.is_writable() {
         reasons.push("the record cannot be written".to_owned());
+    } else if state.admission.lease.is_missed() {
+        // Nobody may have called since the database went away.
+        reasons.push("the database did not answer the last heartbeat".to_owned());
     }
     if reasons.is_empty() {
-        match state.admission.snapshots.get(&state.default_org).await {
+        let first = state.admission.snapshots.get(&state.default_org);
+        match first.await {
             Ok(Some(_)) => {}
             Ok(None) => reasons.push("there is no organization".to_owned()),
             Err(error) if state.admission.snapshots.any_loaded() => {

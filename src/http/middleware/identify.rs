@@ -39,7 +39,9 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
     if let Some(error) = too_fast(&state, address).await {
         return error.into_response();
     }
-    match find(&state, request.headers()).await {
+    // What hangs does not answer: a caller is not kept waiting for longer than a decision may take.
+    let found = tokio::time::timeout(state.admission.deadline, find(&state, request.headers())).await;
+    match found.unwrap_or_else(|_| Err(ApiError::database())) {
         Ok(identified) => {
             request.extensions_mut().insert(identified.clone());
             let mut response = next.run(request).await;

@@ -24,14 +24,14 @@ pub struct LiveBoot {
 }
 
 impl Sql {
-    /// Registers this run.
+    /// Registers this run. The statement may be made twice, where the answer to the first was lost.
     pub async fn register_boot(&self, boot: &BootId, version: &str, lease: Duration) -> Result<(), StorageError> {
         if self.knows_versions() {
             let text = by_clock!(
                 self,
                 "INSERT INTO boot (id, started_at, lease_until, closed, version) VALUES ($1, ",
                 ", ",
-                " + $2, 0, $3)"
+                " + $2, 0, $3) ON CONFLICT (id) DO NOTHING"
             );
             self.write(text, args![boot.as_str(), micros(lease), version]).await?;
         } else {
@@ -39,7 +39,7 @@ impl Sql {
                 self,
                 "INSERT INTO boot (id, started_at, lease_until, closed) VALUES ($1, ",
                 ", ",
-                " + $2, 0)"
+                " + $2, 0) ON CONFLICT (id) DO NOTHING"
             );
             self.write(text, args![boot.as_str(), micros(lease)]).await?;
         }

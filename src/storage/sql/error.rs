@@ -3,6 +3,8 @@
 //! Owns telling a failure that left nothing behind from one whose outcome is unknown, and an outage from a statement that is
 //! refused.
 
+use sqlx::migrate::MigrateError;
+
 use crate::domain::money::NanoUsd;
 
 /// Why the database did not do what it was told.
@@ -22,7 +24,7 @@ pub enum StorageError {
     },
     /// The schema could not be brought up to date.
     #[error("the database could not be migrated")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// The schema is newer or older than this binary.
     #[error("the database has no schema that this binary knows; run `tappass migrate`")]
     Schema,
@@ -62,7 +64,13 @@ impl StorageError {
 
     /// Whether waiting may help at start: a server that does not answer yet. A file that cannot be opened stays so.
     pub fn heals_by_itself(&self) -> bool {
-        let Self::Unavailable(error) = self else { return false };
+        let error = match self {
+            Self::Unavailable(error) | Self::Unknown(error) => error,
+            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+            Self::Inconsistent { .. } | Self::Migrate(_) | Self::Schema | Self::NotDurable { .. } | Self::Url(_) => {
+                return false;
+            }
+        };
         if let sqlx::Error::Database(error) = error {
             let postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some();
             let starting = ["57P", "53", "08"];

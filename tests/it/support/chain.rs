@@ -3,6 +3,8 @@
 //! Owns the reading of `tappass audit export` and the questions that tests ask of it. Never checks a digest or a
 //! signature: `tappass audit verify` does, and tests of tampering ask it. All knowledge of field names stands here.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 /// One entry of the organization's chain.
@@ -20,6 +22,12 @@ impl Entry {
     /// (boot, counter), which names the entry for ever.
     pub fn id(&self) -> (String, u64) {
         (self.body["boot"].as_str().unwrap_or("").to_owned(), self.body["counter"].as_u64().unwrap_or(0))
+    }
+
+    /// The same as answers name it.
+    pub fn name(&self) -> String {
+        let (boot, counter) = self.id();
+        format!("{boot}-{counter}")
     }
 
     /// The configuration version under which it was made; of a change, the one that it started from.
@@ -120,7 +128,30 @@ impl Chain {
 
     /// Admissions that nothing has closed yet.
     pub fn open(&self) -> Vec<&Entry> {
-        self.admissions().filter(|admission| self.closings_of(admission).is_empty()).collect()
+        let closed: HashSet<_> = self.closings().filter_map(Entry::closes).collect();
+        self.admissions().filter(|admission| !closed.contains(&admission.id())).collect()
+    }
+
+    /// No entry stands twice, and every admission has exactly one closing entry, which has its admission. Answers what
+    /// the closing entries settled together.
+    #[track_caller]
+    pub fn assert_whole(&self) -> u64 {
+        let mut ids = HashSet::new();
+        for entry in &self.entries {
+            assert!(ids.insert(entry.id()), "an entry stands twice: {}", entry.text);
+        }
+        let mut open: HashSet<_> = self.admissions().map(Entry::id).collect();
+        for closing in self.closings() {
+            let closed = closing.closes().is_some_and(|admission| open.remove(&admission));
+            assert!(closed, "closed twice, or never admitted: {}", closing.text);
+        }
+        assert!(open.is_empty(), "admissions that nothing closed: {open:?}");
+        self.closings().map(Entry::settled).sum()
+    }
+
+    /// The admission that an answer names.
+    pub fn admission(&self, id: &str) -> Option<&Entry> {
+        self.admissions().find(|entry| entry.name() == id)
     }
 
     /// Checks the order of decisions and changes alone: between two changes every decision carries the version that the

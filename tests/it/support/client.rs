@@ -182,9 +182,14 @@ pub struct Wire {
 
 impl Wire {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = within("a connection to the gateway", TcpStream::connect(address)).await.unwrap();
+        Self::try_open(address).await.expect("somebody listens")
+    }
+
+    /// A connection, unless nobody listens.
+    pub async fn try_open(address: SocketAddr) -> Option<Self> {
+        let stream = within("a connection to the gateway", TcpStream::connect(address)).await.ok()?;
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Some(Self { stream, buffer: Vec::new() })
     }
 
     /// Sends bytes; a gateway that has answered and closed already is no error.
@@ -300,8 +305,13 @@ impl Wire {
     }
 
     pub async fn reply_to(&mut self, method: &str) -> Reply {
+        self.try_reply_to(method).await.expect("an answer before the connection ends")
+    }
+
+    /// The final answer; `None` if the connection ends before its head.
+    pub async fn try_reply_to(&mut self, method: &str) -> Option<Reply> {
         let head = loop {
-            let head = self.head().await;
+            let head = self.try_head().await?;
             if head.status >= 200 {
                 break head;
             }
@@ -318,7 +328,7 @@ impl Wire {
                 (std::mem::take(&mut self.buffer), true)
             }
         };
-        Reply { status: head.status, headers: head.headers, body, whole }
+        Some(Reply { status: head.status, headers: head.headers, body, whole })
     }
 
     /// Waits until the gateway closes; what it still sent is given back.

@@ -12,6 +12,7 @@ pub mod control;
 pub mod database;
 pub mod gateway;
 pub mod http2;
+pub mod load;
 pub mod openai;
 pub mod postgres;
 pub mod redis;

@@ -40,6 +40,7 @@ while read -r word; do
         ;;
     reap)
         wait "$server"
+        echo "$?"
         server=
         ;;
     esac
@@ -71,8 +72,10 @@ pub struct Server {
 struct State {
     shell: Child,
     words: Option<ChildStdin>,
-    pids: BufReader<ChildStdout>,
+    answers: BufReader<ChildStdout>,
     running: Option<Pid>,
+    /// How its last run ended, as a shell tells it: 128 and more is a signal.
+    ended: Option<i32>,
 }
 
 impl Server {
@@ -84,8 +87,8 @@ impl Server {
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = shell.spawn().expect("`sh` starts");
         let words = shell.stdin.take();
-        let pids = BufReader::new(shell.stdout.take().expect("a pipe"));
-        Self { folder, state: Mutex::new(State { shell, words, pids, running: None }) }
+        let answers = BufReader::new(shell.stdout.take().expect("a pipe"));
+        Self { folder, state: Mutex::new(State { shell, words, answers, running: None, ended: None }) }
     }
 
     pub fn folder(&self) -> &Path {
@@ -113,10 +116,7 @@ impl Server {
     pub fn launch(&self) -> Pid {
         let mut state = self.state();
         assert!(state.running.is_none(), "the server runs already");
-        state.say("start");
-        let mut line = String::new();
-        state.pids.read_line(&mut line).expect("the supervisor answers");
-        let pid = line.trim().parse().ok().and_then(Pid::from_raw).expect("the supervisor answers with a number");
+        let pid = Pid::from_raw(state.ask("start")).expect("the number of a process");
         state.running = Some(pid);
         pid
     }
@@ -178,15 +178,24 @@ impl Server {
     fn reap(&self) {
         let mut state = self.state();
         if state.running.take().is_some() {
-            state.say("reap");
+            state.ended = Some(state.ask("reap"));
         }
+    }
+
+    /// The exit code of the run that ended last, 128 and more for a signal.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.state().ended
     }
 }
 
 impl State {
-    fn say(&mut self, word: &str) {
+    /// Says a word to the supervisor, which answers with a number.
+    fn ask(&mut self, word: &str) -> i32 {
         let words = self.words.as_mut().expect("open until the drop");
         writeln!(words, "{word}").expect("the supervisor lives");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the supervisor answers");
+        line.trim().parse().expect("the supervisor answers with a number")
     }
 }
 

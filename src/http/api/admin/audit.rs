@@ -26,7 +26,7 @@ pub(in crate::http) async fn event(
     };
     let found = state.records.entry(&id).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "an entry cannot be read");
-        ApiError::unavailable("database_unavailable", "the database does not answer")
+        ApiError::database()
     })?;
     let found = found.ok_or_else(missing)?;
     let body: Value = serde_json::from_str(&found.body).map_err(|_| ApiError::internal())?;

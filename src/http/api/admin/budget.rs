@@ -49,7 +49,7 @@ pub(in crate::http) async fn get(
 async fn spent(state: &State, who: &Identified, window: &str) -> Result<Spent, ApiError> {
     state.records.spending(who.principal.org(), window).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "spending cannot be read");
-        ApiError::unavailable("database_unavailable", "the database does not answer")
+        ApiError::database()
     })
 }
 

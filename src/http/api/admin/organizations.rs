@@ -15,7 +15,7 @@ use crate::{
 pub(in crate::http) async fn list(Ask(state): Ask<State>) -> Result<Json<Value>, ApiError> {
     let ids = state.records.organizations().await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "organizations cannot be read");
-        ApiError::unavailable("database_unavailable", "the database does not answer")
+        ApiError::database()
     })?;
     let mut data = Vec::with_capacity(ids.len());
     for id in ids {
