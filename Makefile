@@ -52,12 +52,12 @@ postgres-is-there:
 	@$(HAS_POSTGRES) || { echo "PostgreSQL is missing and the bench starts it: make servers" >&2; exit 1; }
 
 .PHONY: bench
-bench: postgres-is-there ## Measure on SQLite and on PostgreSQL against a bare proxy; writes target/figures/bench.json (about 7 minutes)
+bench: postgres-is-there ## Measure on SQLite and on PostgreSQL against a bare proxy; writes target/figures/bench.json (about 6 minutes, and the build)
 	$(CARGO) build --locked --release
 	bench/run
 
 .PHONY: bench-short
-bench-short: postgres-is-there ## The same in little more than a minute: shows that the rig works, its figures are noise
+bench-short: postgres-is-there ## The same in about a minute: shows that the rig works, its figures are noise
 	$(CARGO) build --locked --release
 	bench/run --short
 

@@ -68,12 +68,14 @@ pub fn run(rig: &Rig, server: &Server, folder: &Path, form: &Form) -> Result<(Ve
         Cluster::start(Batches::Default, "batches", rig, server, folder)?,
         Cluster::start(Batches::OfOne, "single", rig, server, folder)?,
     ];
+    let gateways = clusters.iter().flat_map(Cluster::processes);
+    let ours: BTreeSet<Counted> = gateways.chain(rig.processes()).collect();
     let mut all = Vec::new();
     for round in 1..=form.batch_rounds {
         for connections in CONNECTIONS {
             for turn in 0..clusters.len() {
                 let cluster = &clusters[(turn + round) % clusters.len()];
-                let growth = cluster.load(rig, server, connections, round, form.batch_time)?;
+                let growth = cluster.load(&ours, server, connections, round, form.batch_time)?;
                 eprintln!("{}", line(&growth));
                 all.push(growth);
             }
@@ -113,13 +115,14 @@ impl Cluster {
 
     fn load(
         &self,
-        rig: &Rig,
+        ours: &BTreeSet<Counted>,
         server: &Server,
         connections: usize,
         round: usize,
         time: Duration,
     ) -> Result<Growth, String> {
         let own: BTreeSet<Counted> = self.processes().chain([server.counted()]).collect();
+        let rest: BTreeSet<Counted> = ours.difference(&own).copied().collect();
         let body = &measure::body_for("tappass/echo", false, 64);
         thread::scope(|scope| {
             let callers: Vec<_> = (0..GATEWAYS)
@@ -130,9 +133,9 @@ impl Cluster {
                 })
                 .collect();
             thread::sleep(MARGIN);
-            let before = self.reading(server, rig, &own);
+            let before = self.reading(server, &own, &rest);
             thread::sleep(time);
-            let after = self.reading(server, rig, &own);
+            let after = self.reading(server, &own, &rest);
             let outcomes: Vec<Outcome> = callers.into_iter().filter_map(|caller| caller.join().ok()).collect();
             // The next load is not to pay for what this one has left over.
             self.come_to_rest(server)?;
@@ -155,11 +158,11 @@ impl Cluster {
         })
     }
 
-    fn reading(&self, server: &Server, rig: &Rig, own: &BTreeSet<Counted>) -> Result<Reading, String> {
+    fn reading(&self, server: &Server, own: &BTreeSet<Counted>, rest: &BTreeSet<Counted>) -> Result<Reading, String> {
         let query = "SELECT extract(epoch FROM clock_timestamp()), (SELECT sum(seq) FROM audit_head), \
                      pg_snapshot_xmax(pg_current_snapshot())";
         let [at, entries, transactions] = server.numbers(self.database, query)?;
-        let (machine, own, rest) = (procs::machine(), procs::cpu(own), procs::cpu(&rig.processes()));
+        let (machine, own, rest) = (procs::machine(), procs::cpu(own), procs::cpu(rest));
         Ok(Reading { at, entries, transactions, machine, own, rest })
     }
 

@@ -90,7 +90,7 @@ const SHORT: Form = Form {
     publishes: 10,
     cold_starts: 3,
     batch_rounds: 1,
-    batch_time: Duration::from_millis(1500),
+    batch_time: Duration::from_millis(2500),
     measures: measures(Duration::from_millis(700), Duration::from_millis(800), "ttft=20&gap=5&chunks=100&stamp", 50),
 };
 

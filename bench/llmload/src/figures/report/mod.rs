@@ -159,12 +159,13 @@ fn appends(seen: &Seen) -> String {
             let of = |what| condensed(seen, connections, batches, what);
             let _ = writeln!(
                 text,
-                "append    {:<13} {connections:>2} connections: {} entries/s in {} transactions/s, CPU {} us/entry, machine {}% busy",
+                "append    {:<13} {connections:>2} connections: {} entries/s in {} writing transactions/s, CPU {} us/entry, machine {}% busy, {}% by others",
                 batches.name(),
                 show(of(|g| g.entries_per_s)),
                 show(of(|g| g.transactions_per_s)),
                 show(of(|g| g.cpu_per_entry_us)),
-                show(of(|g| g.busy * 100.0))
+                show(of(|g| g.busy * 100.0)),
+                show(of(|g| g.foreign * 100.0))
             );
         }
         let ratio = show(batch_ratio(seen, connections));
