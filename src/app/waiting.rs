@@ -46,14 +46,14 @@ pub(super) async fn while_out_of_reach<T>(
 }
 
 fn heals_by_itself(error: &AppError) -> bool {
-    match error {
-        AppError::Storage(cause)
-        | AppError::Credential(CredentialError::Storage(cause))
-        | AppError::Bootstrap(ChangeError::Storage(cause)) => cause.heals_by_itself(),
+    let (AppError::Storage(cause)
+    | AppError::Credential(CredentialError::Storage(cause))
+    | AppError::Bootstrap(ChangeError::Storage(cause))) = error
+    else {
         // What was made is found to be there, what was not is made again.
-        AppError::Bootstrap(ChangeError::Unknown(_) | ChangeError::Withdrawn) => true,
-        _ => false,
-    }
+        return matches!(error, AppError::Bootstrap(ChangeError::Unknown(_) | ChangeError::Withdrawn));
+    };
+    cause.heals_by_itself()
 }
 
 #[cfg(test)]

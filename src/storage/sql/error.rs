@@ -65,8 +65,9 @@ impl StorageError {
     /// Whether waiting may help at start: a server that does not answer yet. A file that cannot be opened stays so.
     pub fn heals_by_itself(&self) -> bool {
         let error = match self {
-            Self::Unavailable(error) | Self::Unknown(error) => error,
-            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+            Self::Unavailable(error)
+            | Self::Unknown(error)
+            | Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
             Self::Inconsistent { .. } | Self::Migrate(_) | Self::Schema | Self::NotDurable { .. } | Self::Url(_) => {
                 return false;
             }

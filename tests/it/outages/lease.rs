@@ -43,8 +43,8 @@ async fn a_stream_outlives_its_database_until_the_lease_ends_and_is_then_cut_wit
     let sum = Sum::of(&heard);
     assert_eq!((sum.first(), sum.errors.as_slice()), ("before during", ["lease_lost".to_owned()].as_slice()));
     assert!(!whole && !sum.done, "nobody takes this for an end");
-    // Renewed a second ago at most (and a busy machine), it ends four seconds after that.
-    assert!(lasted > Duration::from_millis(2_000) && lasted < Duration::from_millis(4_700), "cut after {lasted:?}");
+    // Renewed about a second ago it ends four seconds after that, and surely before others may close it after six.
+    assert!(lasted > Duration::from_millis(1_500) && lasted < Duration::from_millis(5_500), "cut after {lasted:?}");
     println!("the stream was cut {lasted:?} after the database went away; its lease ends 4 s after a heartbeat");
     rig.upstream.abandoned(sent - 1).await;
     let refused = rig.cluster.chat(1, &ask("hi")).await.expect(503);

@@ -129,6 +129,6 @@ async fn assert_alive(address: SocketAddr) {
     for target in ["/health", "/health/live"] {
         let (reply, took) = timed(&Call::get(target), address).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
-        assert!(took < Duration::from_millis(500), "{target} took {took:?}");
+        assert!(took < Duration::from_secs(1), "{target} took {took:?}");
     }
 }
