@@ -269,7 +269,7 @@ mod tests {
             (0..seconds).step_by(5).for_each(|_| {
                 clock.advance(5 * SECOND);
                 beat(&lease);
-            })
+            });
         };
         pass(25);
         assert!(!lease.is_steady(30 * SECOND));

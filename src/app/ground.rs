@@ -52,13 +52,22 @@ pub(super) struct Core {
     pub(super) sql: Sql,
     pub(super) default_org: OrgId,
     /// Held until everything that a first start makes is there, so that two instances do not make it twice.
-    pub(super) start: Option<Lock>,
+    start: Option<Lock>,
 }
 
 /// What has to run beside it.
 pub(super) struct Tasks {
     pub(super) writer: admission::Writer,
     pub(super) jobs: jobs::Parts,
+}
+
+impl Core {
+    /// What a first start makes is there: another instance may start.
+    pub(super) async fn lets_others_start(&mut self) {
+        if let Some(start) = self.start.take() {
+            start.release().await;
+        }
+    }
 }
 
 impl Ground {

@@ -135,10 +135,7 @@ impl App {
             end.cancel();
             return Ok(close(&core, writing).await);
         };
-        // What a first start makes is there: another instance may start.
-        if let Some(start) = core.start.take() {
-            start.release().await;
-        }
+        core.lets_others_start().await;
         let jobs_stop = end.child_token();
         let mut jobs = tracker.spawn(jobs::run(jobs, jobs_stop.clone()));
         ground.readiness.started.store(true, Ordering::Release);

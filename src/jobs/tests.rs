@@ -9,16 +9,13 @@ use crate::{
         clock::{ManualClock, SystemClock},
         ids::{CredentialId, OrgId},
     },
-    storage::sql::{JobLease, JobState, PostgresSettings},
+    storage::sql::{
+        JobLease, JobState,
+        tests::{postgres_server::Postgres, settings},
+    },
     telemetry::JobEnd,
 };
 use lease::Job;
-
-#[path = "../../tests/it/support/postgres.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the whole of what starts a server; this module needs a part of it")]
-mod postgres_server;
-
-use postgres_server::Postgres;
 
 const QUICK: Job = Job { name: "quick", every: Duration::from_millis(100), hold: Duration::from_millis(80) };
 
@@ -32,17 +29,7 @@ fn instance(sql: Sql) -> Cluster {
 }
 
 async fn connect(url: &str) -> Cluster {
-    let settings = PostgresSettings {
-        url: url.into(),
-        append_connections: 1,
-        read_connections: 2,
-        admin_connections: 1,
-        lock_timeout: Duration::from_millis(250),
-        statement_timeout: Duration::from_secs(2),
-        migrate: true,
-        target: None,
-    };
-    instance(Sql::connect(&settings).await.unwrap())
+    instance(Sql::connect(&settings(url)).await.unwrap())
 }
 
 fn row() -> (OrgId, CredentialId) {
