@@ -18,9 +18,7 @@ use tokio::{
 
 use super::{bootstrap, lifecycle::Lifecycle, shared::Shared};
 use crate::{
-    admission::{
-        Admission, ChangeError, Compiler, CredentialError, Lease, Outbox, Reborn, Records, WriterConfig, system_org,
-    },
+    admission::{Admission, ChangeError, Compiler, CredentialError, Lease, Reborn, Records, WriterConfig},
     config::{Config, KeyNeed, PriceConfig, Secrets, VERSION},
     crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
@@ -239,10 +237,9 @@ pub(super) async fn close_boot(sql: &Sql, boot: &BootId) {
     }
 }
 
-/// Says on the system's chain that this run began.
-pub(super) fn note_boot(outbox: &Outbox) -> Result<(), AppError> {
-    let content = json!({ "version": VERSION });
-    outbox.note(&system_org(), crate::audit::kind::BOOT_STARTED, &content).map_err(|_| AppError::Record)
+/// What the system's chain says about a start.
+pub(super) fn boot_note() -> serde_json::Value {
+    json!({ "version": VERSION })
 }
 
 /// Bounds of the writer.
