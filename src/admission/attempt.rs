@@ -3,7 +3,9 @@
 //! Owns an attempt from its signing to its answer, so that one that waits for a head which somebody else has locked can be
 //! under way beside others. Never reads the answer: the writer does.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{
     append::append,
@@ -32,6 +34,7 @@ pub(super) struct Attempt {
 pub(super) struct Tried {
     pub(super) run: Arc<Run>,
     pub(super) together: Vec<Together>,
+    pub(super) took: Duration,
     pub(super) result: Result<Vec<Appended>, StorageError>,
 }
 
@@ -70,11 +73,20 @@ impl Attempt {
     /// One transaction. Waits for a head only where there is one alone; among others one that is busy is skipped.
     pub(super) async fn make(self, sql: Sql, now: Micros) -> Tried {
         let Self { run, together } = self;
+        let began = Instant::now();
         let result = {
             let mut groups: Vec<Group<'_>> = together.iter().map(Together::group).collect();
             let alone = groups.len() == 1;
             append(&sql, &mut groups, alone, now).await
         };
-        Tried { run, together, result }
+        Tried { run, together, took: began.elapsed(), result }
+    }
+}
+
+/// Comes back with what was waited for; never where nothing is.
+pub(super) async fn waited(waiting: &mut Option<Waiting>) -> Tried {
+    match waiting {
+        Some(waiting) => (&mut waiting.attempt).await,
+        None => std::future::pending().await,
     }
 }

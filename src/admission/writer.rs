@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     answer,
-    attempt::{Attempt, Tried, Waiting},
+    attempt::{Attempt, Tried, Waiting, waited},
     outbox::Outbox,
     question::Answer,
     queue::{Append, Item, Together, What},
@@ -41,6 +41,12 @@ use crate::{
 
 /// How long the writer waits before it tries a database again that could not be written.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// So many connections in a row may break during a commit before admissions are refused at once.
+const BREAKS: u32 = 3;
+
+/// A commit that takes so long and fails has hung: those who wait for the next would wait in vain.
+const HANGS: Duration = Duration::from_secs(2);
 
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +263,7 @@ impl Writer {
     }
 
     /// Reads what came of one transaction. Answers the entries again if they are to be tried in smaller parts.
-    async fn has_tried(&mut self, Tried { run, together, result }: Tried) -> Option<Vec<Append>> {
+    async fn has_tried(&mut self, Tried { run, together, took, result }: Tried) -> Option<Vec<Append>> {
         let several = together.iter().map(|group| group.appends.len()).sum::<usize>() > 1;
         match result {
             Ok(appended) => {
@@ -270,9 +276,9 @@ impl Writer {
                     error = &error as &dyn std::error::Error,
                     "the outcome of a commit is unknown: asking again"
                 );
-                // One connection may break; a second break in a row is an outage.
+                // Connections may break, and so may the next; one that hangs, or a row of them, is an outage.
                 self.unknown += 1;
-                if self.unknown > 1 {
+                if self.unknown > BREAKS || took >= HANGS {
                     self.latch();
                 }
                 let appends = together.into_iter().flat_map(|group| group.appends);
@@ -388,14 +394,6 @@ impl Writer {
                 return false;
             }
         }
-    }
-}
-
-/// Comes back with what was waited for; never where nothing is.
-async fn waited(waiting: &mut Option<Waiting>) -> Tried {
-    match waiting {
-        Some(waiting) => (&mut waiting.attempt).await,
-        None => std::future::pending().await,
     }
 }
 

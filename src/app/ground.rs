@@ -55,6 +55,14 @@ pub(super) struct Core {
     start: Option<Lock>,
 }
 
+impl Core {
+    /// Says on the system's chain that this run began.
+    pub(super) fn begins(&self) -> Result<(), AppError> {
+        let (system, kind) = (admission::system_org(), crate::audit::kind::BOOT_STARTED);
+        self.admission.outbox.note(&system, kind, &wiring::boot_note()).map_err(|_| AppError::Record)
+    }
+}
+
 /// What has to run beside it.
 pub(super) struct Tasks {
     pub(super) writer: admission::Writer,

@@ -124,7 +124,7 @@ impl App {
             return Ok(true);
         };
         let mut writing = tracker.spawn(writer.run());
-        wiring::note_boot(&core.admission.outbox)?;
+        core.begins()?;
         let made = tokio::select! {
             made = waiting::while_out_of_reach(async || ground.found(&core).await, &ground.readiness, &door) => Some(made?),
             () = ground.lifecycle.signalled(&mut signals) => None,

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{bootstrap, lifecycle::Lifecycle, shared::Shared};
 use crate::{
-    admission::{Admission, ChangeError, Compiler, CredentialError, Outbox, Records, WriterConfig, system_org},
+    admission::{Admission, ChangeError, Compiler, CredentialError, Records, WriterConfig},
     config::{Config, KeyNeed, PriceConfig, VERSION},
     crypto::{CryptoError, Jwks},
     detect::{DetectError, Scanner},
@@ -150,10 +150,9 @@ pub(super) async fn vault(config: &Config, sql: &Sql, clock: &Arc<dyn Clock>) ->
     Ok(Vault::new(Arc::new(kek), Arc::clone(clock), &config.audit.deployment, limits))
 }
 
-/// Says on the system's chain that this run began.
-pub(super) fn note_boot(outbox: &Outbox) -> Result<(), AppError> {
-    let content = json!({ "version": VERSION });
-    outbox.note(&system_org(), crate::audit::kind::BOOT_STARTED, &content).map_err(|_| AppError::Record)
+/// What the system's chain says about a start.
+pub(super) fn boot_note() -> serde_json::Value {
+    json!({ "version": VERSION })
 }
 
 /// Bounds of the writer.

@@ -129,7 +129,8 @@ impl Provider for HttpProvider {
         let asked = tokio::time::timeout(VALIDATION, self.client.get(url).headers(headers).send()).await;
         match asked {
             Ok(Ok(answer)) if answer.status().is_success() => KeyCheck::Valid,
-            Ok(Ok(answer)) if matches!(answer.status().as_u16(), 401 | 403) => KeyCheck::Invalid,
+            // Not 403: a key that may only chat may not list models.
+            Ok(Ok(answer)) if answer.status().as_u16() == 401 => KeyCheck::Invalid,
             Ok(Ok(answer)) => {
                 tracing::debug!(provider.name = self.name, status = answer.status().as_u16(), "a key was not judged");
                 KeyCheck::Unknown

@@ -27,16 +27,16 @@ async fn over_a_wire() -> (Rig, Chaos) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_of_commits_that_are_lost_under_load_cost_nobody_anything() {
-    lost_under_load(5).await;
+    lost_under_load(5, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_second_answer_lost_is_still_no_outage() {
-    lost_under_load(2).await;
+async fn every_second_answer_that_is_lost_is_still_no_outage() {
+    lost_under_load(2, 25).await;
 }
 
-/// Every so manieth answer is lost.
-async fn lost_under_load(every: usize) {
+/// Every so manieth answer is lost, and at most so many of a hundred calls are refused for it.
+async fn lost_under_load(every: usize, most: usize) {
     let (rig, chaos) = over_a_wire().await;
     let wanted = if is_long() { 200 } else { 40 };
     chaos.lose_answers("tappass_append_v1", every, wanted);
@@ -52,7 +52,7 @@ async fn lost_under_load(every: usize) {
     let (matched, words) = (chaos.counts().matched, tally(&heard));
     println!("{wanted} of {matched} answers lost: {words}; p99 {nearly_all:?}, slowest {slowest:?}");
     assert!(refused.iter().all(|one| one.status == 503 && one.retry_after.is_some()), "{words}");
-    assert!(share <= 10, "an answer that was lost is no outage: {words}");
+    assert!(share <= most, "an answer that was lost is no outage: {words}");
     let chain = rig.books().await;
     let admitted: HashSet<String> = chain.admissions().map(|entry| entry.name()).collect();
     let named: HashSet<&String> = answered.iter().filter_map(|one| one.id.as_ref()).collect();

@@ -103,7 +103,9 @@ impl Line {
     /// Opens a transaction in which everything read is of one moment.
     pub(in crate::storage::sql) async fn begin_reading(&mut self) -> Result<(), sqlx::Error> {
         self.in_transaction = true;
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        // Whoever only reads locks nobody out, and may have to think about what it has read: a verifier does.
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                     SET LOCAL idle_in_transaction_session_timeout = '300s'";
         self.within(async |c| c.execute(begin).await.map(drop)).await
     }
 
