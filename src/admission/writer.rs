@@ -292,9 +292,10 @@ impl Writer {
 
     /// Hands out what the database said.
     async fn answer(&mut self, run: &Run, together: Vec<Together>, appended: Vec<Appended>) {
-        let fenced = together.iter().zip(&appended).any(|(group, said)| {
-            group.boot == *run.boot() && said.verdicts.contains(&Verdict::Fenced)
-        });
+        let fenced = together
+            .iter()
+            .zip(&appended)
+            .any(|(group, said)| group.boot == *run.boot() && said.verdicts.contains(&Verdict::Fenced));
         // First, so that what ends late is recorded under the new boot.
         if fenced {
             self.goes_on(run.boot()).await;
