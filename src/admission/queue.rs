@@ -124,3 +124,13 @@ fn row(append: &Append) -> Row<'_> {
         act: append.act(),
     }
 }
+
+/// What one round of the writer handles.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) appends: Vec<Append>,
+    pub(super) closed: Option<BootId>,
+    pub(super) flushes: Vec<oneshot::Sender<bool>>,
+    /// Somebody waits for an answer.
+    pub(super) urgent: bool,
+}

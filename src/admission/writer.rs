@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 
@@ -23,7 +23,7 @@ use super::{
     attempt::{Attempt, Tried, Waiting, waited},
     outbox::Outbox,
     question::Answer,
-    queue::{Append, Item, Together, What},
+    queue::{Append, Item, Round, Together, What},
     run::Run,
 };
 use crate::{
@@ -395,13 +395,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// What one round of the writer handles.
-#[derive(Default)]
-struct Round {
-    appends: Vec<Append>,
-    closed: Option<BootId>,
-    flushes: Vec<oneshot::Sender<bool>>,
-    urgent: bool,
 }

@@ -22,7 +22,7 @@ mod postgres;
 mod sqlite;
 mod stamps;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 pub use appends::Locked;
 pub use batches::BatchRow;
@@ -70,7 +70,7 @@ pub struct Sql(Arm);
 #[derive(Clone)]
 enum Arm {
     Sqlite(Sqlite),
-    Postgres(Box<Postgres>),
+    Postgres(Arc<Postgres>),
 }
 
 /// One of two texts: what stands between the parts is the database's clock, in microseconds.
@@ -98,7 +98,7 @@ impl Sql {
 
     /// Connects to a Postgres.
     pub async fn connect(settings: &PostgresSettings) -> Result<Self, StorageError> {
-        Ok(Self(Arm::Postgres(Box::new(Postgres::open(settings).await?))))
+        Ok(Self(Arm::Postgres(Arc::new(Postgres::open(settings).await?))))
     }
 
     /// What it is, in a word.

@@ -77,8 +77,8 @@ async fn each_job_of_the_cluster_runs_once_in_its_period_on_three_gateways() {
     for node in &cluster.nodes {
         let anchors = node.server.folder().join("data/anchors").join(&cluster.org_id);
         until("a note in every folder", async || {
-            let mut notes = std::fs::read_dir(&anchors).ok()?.map(|file| file.unwrap().file_name());
-            notes.any(|name| name.to_str().unwrap().ends_with(".note")).then_some(())
+            let mut files = std::fs::read_dir(&anchors).ok()?.map(|file| file.unwrap().path());
+            files.any(|file| file.extension().is_some_and(|ext| ext == "note")).then_some(())
         })
         .await;
     }

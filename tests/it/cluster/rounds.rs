@@ -77,27 +77,27 @@ fn rounds(few: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_published_policy_decides_every_later_call_on_three_instances() {
-    report(Fault::None, run(Fault::None, rounds(6)).await);
+    report(Fault::None, &run(Fault::None, rounds(6)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_so_without_notifications() {
-    report(Fault::Deaf, run(Fault::Deaf, rounds(4)).await);
+    report(Fault::Deaf, &run(Fault::Deaf, rounds(4)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_so_on_an_instance_that_was_paused_meanwhile() {
-    report(Fault::Paused, run(Fault::Paused, rounds(4)).await);
+    report(Fault::Paused, &run(Fault::Paused, rounds(4)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_so_on_an_instance_that_starts_meanwhile() {
-    report(Fault::Starting, run(Fault::Starting, rounds(4)).await);
+    report(Fault::Starting, &run(Fault::Starting, rounds(4)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_so_while_two_instances_run_on_the_schema_before() {
-    report(Fault::Rollout, run(Fault::Rollout, rounds(4)).await);
+    report(Fault::Rollout, &run(Fault::Rollout, rounds(4)).await);
 }
 
 async fn run(fault: Fault, count: usize) -> Sum {
@@ -285,7 +285,7 @@ async fn decision_p99(cluster: &Cluster) -> u64 {
 }
 
 /// Prints a run and keeps it beside the others.
-fn report(fault: Fault, sum: Sum) {
+fn report(fault: Fault, sum: &Sum) {
     let publish_p50_ms = sum.publish_p50_ms();
     println!(
         "rounds {} · fault {} · leaks {} · false blocks {} · publish p50 {publish_p50_ms:.1} ms · decision p99 {} µs",
@@ -296,7 +296,7 @@ fn report(fault: Fault, sum: Sum) {
         sum.decision_p99_us
     );
     if std::env::var_os("TAPPASS_ROUNDS").is_some() {
-        keep(fault, &sum, publish_p50_ms);
+        keep(fault, sum, publish_p50_ms);
     }
     assert_eq!((sum.leaks, sum.false_blocks), (0, 0), "in {} rounds", sum.rounds);
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Rig, is_long};
 use crate::support::{
+    chain::Entry,
     chaos::Chaos,
     load::{Heard, Load, latency, tally},
     openai::ask,
@@ -54,7 +55,7 @@ async fn lost_under_load(every: usize, most: usize) {
     assert!(refused.iter().all(|one| one.status == 503 && one.retry_after.is_some()), "{words}");
     assert!(share <= most, "an answer that was lost is no outage: {words}");
     let chain = rig.books().await;
-    let admitted: HashSet<String> = chain.admissions().map(|entry| entry.name()).collect();
+    let admitted: HashSet<String> = chain.admissions().map(Entry::name).collect();
     let named: HashSet<&String> = answered.iter().filter_map(|one| one.id.as_ref()).collect();
     assert_eq!(named.len(), answered.len(), "every answer names an admission of its own");
     assert!(named.iter().all(|name| admitted.contains(*name)));

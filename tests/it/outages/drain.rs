@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::Rig;
 use crate::support::{
+    chain::Entry,
     load::{Load, tally},
     openai::{self, ask, ask_stream, event, text_chunk},
     sse::Sum,
@@ -51,7 +52,7 @@ async fn a_gateway_that_is_told_to_go_under_load_goes_in_time_and_leaves_nothing
     // A caller whose connection ended before an answer was not served; all others were.
     assert!(of(1).all(|one| [0, 200].contains(&one.status)), "{}", tally(&heard));
     let chain = rig.books().await;
-    let admitted: HashSet<String> = chain.admissions().map(|entry| entry.name()).collect();
+    let admitted: HashSet<String> = chain.admissions().map(Entry::name).collect();
     let answered: Vec<&String> = heard.iter().filter_map(|one| one.id.as_ref()).collect();
     assert!(answered.iter().all(|id| admitted.contains(*id)));
     assert_eq!(chain.admissions().count(), rig.upstream.requests().len(), "as many calls as admissions");

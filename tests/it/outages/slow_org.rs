@@ -75,8 +75,8 @@ async fn a_chain_that_somebody_holds_stops_its_own_organization_alone() {
     is_served_again(&rig, &slow).await;
     let mut holder = PgConnection::connect(rig.cluster.url()).await.unwrap();
     let mut held = holder.begin().await.unwrap();
-    let head = "SELECT seq FROM audit_head WHERE org_id = $1 FOR UPDATE";
-    sqlx::query(head).bind(&slow.id).execute(&mut *held).await.unwrap();
+    let lock = "SELECT seq FROM audit_head WHERE org_id = $1 FOR UPDATE";
+    sqlx::query(lock).bind(&slow.id).execute(&mut *held).await.unwrap();
     let sent = rig.upstream.requests().len();
     let heard = others_are_served(&rig, &slow, &[0, 1]).await;
     assert_eq!(rig.upstream.requests().len(), sent + heard.len(), "nothing was called for the slow one");

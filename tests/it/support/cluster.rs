@@ -184,6 +184,7 @@ impl Cluster {
         self.admin(0, "PUT", "/api/pipeline", json!({"preset": "starter", "overrides": overrides})).await.expect(200);
     }
 
+    #[expect(clippy::unused_self, reason = "the same words as for a single gateway")]
     pub fn chat_call(&self, body: &Value) -> Call {
         Call::post("/v1/chat/completions").key(AGENT_KEY).json(body)
     }
