@@ -51,6 +51,8 @@ impl Postgres {
     pub(in crate::storage::sql) async fn lock(&self, name: &str) -> Result<Lock, StorageError> {
         let mut connection = self.own_connection().await?;
         let key = key(name);
+        // A holder that freezes is not to stop every start after it; what a start makes is made once anyhow.
+        sqlx::raw_sql(QUIET).execute(&mut connection).await?;
         sqlx::query("SELECT pg_advisory_lock($1)").bind(key).execute(&mut connection).await?;
         Ok(Lock { connection, key })
     }
