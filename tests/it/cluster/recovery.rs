@@ -30,10 +30,8 @@ async fn psql(server: &Postgres, cluster: &Cluster, sql: &str) -> String {
 async fn money_adds_up(cluster: &Cluster, chain: &Chain) {
     let sql = "SELECT (SELECT count(*) FROM hold), coalesce(sum(held_nano), 0), coalesce(sum(settled_nano), 0) \
                FROM spending WHERE spending_window LIKE 'total:%'";
-    let late = chain.entries.iter().filter(|entry| entry.kind() == "late");
-    let corrected: i64 = late.map(|entry| entry.content()["by_nano"].as_i64().unwrap()).sum();
     let settled: u64 = chain.closings().map(Entry::settled).sum();
-    let settled = i64::try_from(settled).unwrap() + corrected;
+    let settled = i64::try_from(settled).unwrap() + chain.corrected();
     assert_eq!(psql(Postgres::shared().await, cluster, sql).await, format!("0|0|{settled}"));
 }
 

@@ -154,6 +154,12 @@ impl Chain {
         self.admissions().find(|entry| entry.name() == id)
     }
 
+    /// By how much late ends corrected what recovery had settled, in nano-dollars.
+    pub fn corrected(&self) -> i64 {
+        let late = self.entries.iter().filter(|entry| entry.kind() == "late");
+        late.map(|entry| entry.content()["by_nano"].as_i64().expect("a late end corrects")).sum()
+    }
+
     /// Checks the order of decisions and changes alone: between two changes every decision carries the version that the
     /// first one made.
     #[track_caller]
