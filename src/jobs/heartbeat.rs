@@ -37,12 +37,12 @@ pub(super) async fn beat(
         let sent_at = admission.lease.clock().running();
         pause = holds / 6;
         match sql.renew_boot(&boot, holds).await {
-            // Another boot may have taken this one's place meanwhile; its lease is not this heartbeat's to renew.
-            Ok(true) if admission.outbox.boot() == boot => {
+            // Another boot has taken this one's place meanwhile: its lease is not this heartbeat's to renew or to end.
+            Ok(_) if admission.outbox.boot() != boot => {}
+            Ok(true) => {
                 admission.lease.renewed(sent_at, holds.saturating_sub(LEASE_MARGIN));
                 count(sql, instances).await;
             }
-            Ok(true) => {}
             Ok(false) => {
                 tracing::error!(boot.id = %boot, "this instance was closed by another: it was not heard of for too long");
                 admission.lease.fence();

@@ -313,13 +313,12 @@ fn keep(fault: Fault, sum: &Sum, publish_p50_ms: f64) {
         "rounds": sum.rounds, "leaks": sum.leaks, "false_blocks": sum.false_blocks,
         "publish_p50_ms": publish_p50_ms, "decision_p99_us": sum.decision_p99_us,
     });
-    let of = |name: &str| {
-        faults.as_object().unwrap().values().map(|fault| fault[name].as_f64().unwrap()).collect::<Vec<_>>()
-    };
+    let sum_of =
+        |name: &str| -> u64 { faults.as_object().unwrap().values().map(|fault| fault[name].as_u64().unwrap()).sum() };
     let whole = json!({
-        "rounds": of("rounds").iter().sum::<f64>(),
-        "leaks": of("leaks").iter().sum::<f64>(),
-        "false_blocks": of("false_blocks").iter().sum::<f64>(),
+        "rounds": sum_of("rounds"),
+        "leaks": sum_of("leaks"),
+        "false_blocks": sum_of("false_blocks"),
         "publish_p50_ms": faults["none"]["publish_p50_ms"],
         "decision_p99_us": faults["none"]["decision_p99_us"],
         "faults": faults,
