@@ -16,7 +16,7 @@ use crate::{
     },
     storage::{
         Sql, StorageError, WriteTx,
-        sql::{Act, Appended, Group, Head, Hold, Item, NewEntry, Seen, Spending, Verdict, Window},
+        sql::{Act, Appended, Appending, Group, Head, Hold, Item, NewEntry, Seen, Spending, Verdict, Window},
     },
 };
 
@@ -51,10 +51,10 @@ async fn group_of(tx: &mut WriteTx, group: &Group<'_>, now: Micros) -> Result<Ap
     batch.unwritten = unwritten(group, &verdicts);
     let ids: Vec<EntryId> = group.items.iter().map(|item| id_of(group, item)).collect();
     let stored = link(&mut head, group, &ids, &verdicts);
-    tx.append(group.org, &batch, &stored, &head).await?;
-    if !stored.is_empty() || !lock.holds.is_empty() {
-        tx.settle(group.org, &lock.holds, &lock.spending).await?;
-    }
+    let is_new = !stored.is_empty() || !lock.holds.is_empty();
+    let (org, batch, entries, holds) = (group.org, &batch, &stored[..], &lock.holds[..]);
+    let windows = if is_new { &lock.spending[..] } else { &[] };
+    tx.append(&Appending { org, batch, entries, head: &head, holds, windows }).await?;
     Ok(Appended { verdicts, head: Some((head.seq, head.link)) })
 }
 
@@ -126,16 +126,20 @@ impl Under {
             Act::Plain | Act::Refusal(_) | Act::Completion { .. } | Act::Extension { .. } | Act::Late { .. } => None,
         });
         let window = windows.next().map_or("", |window| &window.name);
-        let locked = tx.locked(group.org, group.boot, window).await?;
-        let boot_open = locked.boot_is_open;
         let completed = group.items.iter().filter_map(|item| match &item.act {
             Act::Completion { admission, .. } => Some(*admission),
             Act::Plain | Act::Refusal(_) | Act::Admission { .. } | Act::Extension { .. } | Act::Late { .. } => None,
         });
         let completed: Vec<&EntryId> = completed.collect();
+        let (locked, taken) = tx.locked_and_taken((group.org, group.boot), window, group.seen, &completed).await?;
+        let boot_open = locked.boot_is_open;
         let same_chain = is_same_chain(tx, group.org, group.seen, locked.head.as_ref()).await?;
         // A fenced boot takes nothing away: its holds are recovery's to settle.
-        let closing = if boot_open && same_chain { tx.take_holds(&completed).await? } else { Vec::new() };
+        let closing = match taken {
+            Some(taken) => taken,
+            None if boot_open && same_chain => tx.take_holds(&completed).await?,
+            None => Vec::new(),
+        };
         let stamp = locked.head.as_ref().map_or(ConfigStamp::NONE, |head| head.stamp);
         let spending = if window.is_empty() { Vec::new() } else { vec![(window.to_owned(), locked.spending)] };
         let under = Self { stamp, boot_open, same_chain, now, today: None, spending, closing, holds: Vec::new() };

@@ -27,7 +27,7 @@ use crate::{
     },
     storage::{
         Sql, StorageError,
-        sql::{ChangeRow, Changed, Head, NewEntry, Seen},
+        sql::{Appending, ChangeRow, Changed, Head, NewEntry, Seen},
     },
     tenants::{OrgConfig, TenantsError},
 };
@@ -321,7 +321,7 @@ pub(super) async fn write(sql: &Sql, change: &ChangeRow<'_>) -> Result<Changed, 
     let placed = NewEntry { seq, link, id: entry.id, kind: entry.kind, body: entry.body, digest: entry.digest };
     let stamp = ConfigStamp { version: from.version + 1, tag: link, digest: *produced };
     let head = Head { seq, link, stamp, kid: batch.kid.clone() };
-    tx.append(org, batch, &[placed], &head).await?;
+    tx.append(&Appending { org, batch, entries: &[placed], head: &head, holds: &[], windows: &[] }).await?;
     tx.commit().await?;
     Ok(Changed::Stored(seq, link))
 }

@@ -164,9 +164,7 @@ impl Pipeline {
         loop {
             quota::charge(&self.services, &mut exchange, &snapshot).await;
             let began = std::time::Instant::now();
-            let judged;
-            (judged, exchange) = self.decide(exchange, &snapshot, room);
-            let judgement = match judged {
+            let judgement = match self.decide(&mut exchange, &snapshot, room) {
                 Ok(Some(judgement)) => judgement,
                 Ok(None) => return Outcome::Unauthorized,
                 Err(error) => return self.undecided(&error, &exchange),
@@ -206,19 +204,16 @@ impl Pipeline {
     /// Decides under one snapshot; `None`: its keys do not know this one. Large bodies leave the async threads.
     fn decide(
         &self,
-        mut exchange: Exchange,
+        exchange: &mut Exchange,
         snapshot: &Arc<Snapshot>,
         room: Option<NanoUsd>,
-    ) -> (Result<Option<Judgement>, SnapshotError>, Exchange) {
-        let services = Arc::clone(&self.services);
-        let snapshot = Arc::clone(snapshot);
+    ) -> Result<Option<Judgement>, SnapshotError> {
+        let services = &self.services;
         let offload = exchange.scan.is_none() && exchange.request.body.len() > services.settings.offload_bytes;
-        let names = exchange.caller.clone();
-        let work = move || {
+        let mut work = || {
             let now = services.clock.now();
-            let Some((_, agent)) = snapshot.key(&names.key_hash, now) else { return (Ok(None), exchange) };
-            let judged = runner::decide(&services, &mut exchange, &snapshot, agent, room);
-            (judged.map(Some), exchange)
+            let Some((_, agent)) = snapshot.key(&exchange.caller.key_hash, now) else { return Ok(None) };
+            runner::decide(services, exchange, snapshot, agent, room).map(Some)
         };
         if offload { tokio::task::block_in_place(work) } else { work() }
     }

@@ -41,6 +41,9 @@ pub struct Spending {
     pub held: NanoUsd,
 }
 
+/// Ends a statement that takes holds away: the columns that `read` reads.
+pub(super) const RETURNING: &str = ") RETURNING boot, counter, config_version, amount_nano, windows";
+
 const SPENDING: &str = "SELECT settled_nano, held_nano FROM spending WHERE org_id = $1 AND spending_window = $2";
 
 fn spending(rows: &[Row]) -> Result<Spending, StorageError> {
@@ -75,7 +78,7 @@ impl WriteTx {
             text.push_str(if row == 0 { "(?,?)" } else { ",(?,?)" });
             args.extend([Arg::from(id.boot.as_str()), Arg::from(id.counter)]);
         }
-        text.push_str(") RETURNING boot, counter, config_version, amount_nano, windows");
+        text.push_str(RETURNING);
         let rows = self.run(AssertSqlSafe(text).into_sql_str(), &args).await?;
         rows.iter().map(|row| read(&first.org, row)).collect()
     }

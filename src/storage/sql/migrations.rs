@@ -11,6 +11,7 @@ type Step = (i64, &'static str, &'static str);
 pub(super) const SQLITE: &[Step] = &[
     (1, "spine", include_str!("../../../migrations/sqlite/0001_spine.sql")),
     (2, "cluster", include_str!("../../../migrations/sqlite/0002_cluster.sql")),
+    (3, "entries", include_str!("../../../migrations/sqlite/0003_entries.sql")),
 ];
 
 /// Postgres's.

@@ -3,6 +3,9 @@
 //! Owns connections, migrations and errors; one file per table below, one text for both databases wherever both accept it.
 //! SQLite: one writer connection takes every write (`BEGIN IMMEDIATE`), a pool of readers takes the rest; WAL with full
 //! sync, so that what is committed survives a power cut. Postgres: see `postgres`. Never retries a write by itself.
+//!
+//! What may open a connection is awaited in a box: it is by far the largest future there is, and unboxed it would be a part of
+//! every future that may have to read, calls that never do among them.
 
 mod appends;
 mod batches;
@@ -24,7 +27,7 @@ mod stamps;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-pub use appends::Locked;
+pub use appends::{Appending, Locked};
 pub use batches::BatchRow;
 pub use boots::LiveBoot;
 pub use checkpoints::{CheckpointRow, Tip};
@@ -132,7 +135,7 @@ impl Sql {
     /// Appends groups in one trip, to a shared database. `wait`: for heads that are locked, else they are `Busy`.
     pub async fn append(&self, groups: &[Group<'_>], wait: bool) -> Result<Vec<Appended>, StorageError> {
         match self.postgres() {
-            Some(postgres) => postgres.append(groups, wait).await,
+            Some(postgres) => Box::pin(postgres.append(groups, wait)).await,
             None => Err(StorageError::Inconsistent { table: "audit_entry" }),
         }
     }
@@ -140,7 +143,7 @@ impl Sql {
     /// Makes a change in one trip, on a shared database.
     pub async fn change(&self, change: &ChangeRow<'_>) -> Result<Changed, StorageError> {
         match self.postgres() {
-            Some(postgres) => postgres.change(change).await,
+            Some(postgres) => Box::pin(postgres.change(change)).await,
             None => Err(StorageError::Inconsistent { table: "audit_entry" }),
         }
     }
@@ -149,7 +152,7 @@ impl Sql {
     pub async fn begin_read(&self) -> Result<ReadTx, StorageError> {
         match &self.0 {
             Arm::Sqlite(sqlite) => Ok(ReadTx(Reading::Sqlite(sqlite.begin_read().await?))),
-            Arm::Postgres(postgres) => Ok(ReadTx(Reading::Postgres(postgres.begin_read().await?))),
+            Arm::Postgres(postgres) => Ok(ReadTx(Reading::Postgres(Box::pin(postgres.begin_read()).await?))),
         }
     }
 
@@ -190,8 +193,8 @@ impl Sql {
     async fn read(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
         let text = SqlStr::from_static(text);
         match &self.0 {
-            Arm::Sqlite(sqlite) => Ok(driver::sqlite_rows(&sqlite.readers, text, args).await?),
-            Arm::Postgres(postgres) => postgres.rows(&postgres.reads, text, args).await,
+            Arm::Sqlite(sqlite) => Ok(Box::pin(driver::sqlite_rows(&sqlite.readers, text, args)).await?),
+            Arm::Postgres(postgres) => Box::pin(postgres.rows(&postgres.reads, text, args)).await,
         }
     }
 
@@ -199,14 +202,16 @@ impl Sql {
     async fn read_admin(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
         match &self.0 {
             Arm::Sqlite(_) => self.read(text, args).await,
-            Arm::Postgres(postgres) => postgres.rows(&postgres.admin, SqlStr::from_static(text), args).await,
+            Arm::Postgres(postgres) => Box::pin(postgres.rows(&postgres.admin, SqlStr::from_static(text), args)).await,
         }
     }
 
     /// One statement that writes, by itself; it may be made twice.
     async fn write(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {
         match &self.0 {
-            Arm::Sqlite(sqlite) => Ok(driver::sqlite_rows(&sqlite.writer, SqlStr::from_static(text), args).await?),
+            Arm::Sqlite(sqlite) => {
+                Ok(Box::pin(driver::sqlite_rows(&sqlite.writer, SqlStr::from_static(text), args)).await?)
+            }
             Arm::Postgres(_) => self.read(text, args).await,
         }
     }

@@ -12,6 +12,13 @@ use sqlx::{
 
 use super::{Arg, Row, StorageError, driver, migrations};
 
+/// Pages in the write-ahead log (16 MiB) after which they are moved into the database file. The same pages are written again
+/// and again; a longer log moves each of them less often.
+const WAL_PAGES: &str = "4000";
+
+/// What a connection keeps of the file: 8 MiB, once it has read that much.
+const CACHE: &str = "-8000";
+
 /// The database file.
 #[derive(Clone)]
 pub(super) struct Sqlite {
@@ -46,7 +53,11 @@ impl Sqlite {
             .statement_cache_capacity(1_000)
             .foreign_keys(true);
         let options = if create {
-            options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+            options
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .pragma("wal_autocheckpoint", WAL_PAGES)
+                .pragma("cache_size", CACHE)
         } else {
             options
         };

@@ -107,19 +107,28 @@ fn head(seq: u64) -> Head {
     Head { seq, link: Digest([2; 32]), stamp: ConfigStamp::NONE, kid: "k".to_owned() }
 }
 
-async fn put(tx: &mut WriteTx, counter: u64, body: &str) -> Result<(), StorageError> {
-    let id = id(counter);
-    let batch = BatchRow {
+fn batch(number: u64) -> BatchRow {
+    BatchRow {
         boot: "boot_a".to_owned(),
-        number: counter,
+        number,
         message: vec![1],
         kid: "k".to_owned(),
         signature: vec![2],
         unwritten: "[]".to_owned(),
-    };
-    let head = head(counter);
+    }
+}
+
+async fn put(tx: &mut WriteTx, counter: u64, body: &str) -> Result<(), StorageError> {
+    let (id, batch, head) = (id(counter), batch(counter), head(counter));
     let entry = NewEntry { seq: counter, id: &id, kind: "note", body, digest: Digest([1; 32]), link: head.link };
-    tx.append(&org(), &batch, &[entry], &head).await
+    let org = &org();
+    tx.append(&Appending { org, batch: &batch, entries: &[entry], head: &head, holds: &[], windows: &[] }).await
+}
+
+/// Holds and sums, without an entry.
+async fn settle(tx: &mut WriteTx, holds: &[Hold], windows: &[(String, Spending)]) {
+    let (org, batch, head) = (&org(), &batch(99), &head(0));
+    tx.append(&Appending { org, batch, entries: &[], head, holds, windows }).await.unwrap();
 }
 
 async fn append(sql: &Sql, counter: u64, body: &str) -> Result<(), StorageError> {
@@ -184,7 +193,7 @@ async fn holds_are_taken_once_and_spending_is_what_was_put() {
     let hold = |counter| Hold { id: id(counter), config_version: 7, amount: NanoUsd(50), windows: windows.clone() };
     let spent = Spending { settled: NanoUsd(1), held: NanoUsd(100) };
     let sums = [("total:3".to_owned(), spent), ("total:5".to_owned(), spent)];
-    tx.settle(&org(), &[hold(1), hold(2)], &sums).await.unwrap();
+    settle(&mut tx, &[hold(1), hold(2)], &sums).await;
     assert_eq!(tx.take_holds(&[&id(2), &id(9)]).await.unwrap(), [hold(2)]);
     assert_eq!(tx.take_holds(&[&id(2)]).await.unwrap(), []);
     assert_eq!(tx.spending(&org(), "total:3").await.unwrap(), Spending { settled: NanoUsd(1), held: NanoUsd(100) });
@@ -221,7 +230,7 @@ async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
     let locked = tx.locked(&org(), &boot, "total:3").await.unwrap();
     assert_eq!((locked.head, locked.boot_is_open, locked.spending), (None, false, Spending::default()));
     let spent = Spending { settled: NanoUsd(7), held: NanoUsd(9) };
-    tx.settle(&org(), &[], &[("total:3".to_owned(), spent)]).await.unwrap();
+    settle(&mut tx, &[], &[("total:3".to_owned(), spent)]).await;
     tx.commit().await.unwrap();
     database.sql.register_boot(&boot, "1", LEASE).await.unwrap();
     append(&database.sql, 1, "one").await.unwrap();
@@ -229,6 +238,32 @@ async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
     let locked = tx.locked(&org(), &boot, "total:3").await.unwrap();
     assert_eq!((locked.head.unwrap().seq, locked.boot_is_open, locked.spending), (1, true, spent));
     assert_eq!(tx.locked(&org(), &boot, "total:4").await.unwrap().spending, Spending::default());
+}
+
+#[tokio::test]
+async fn holds_are_taken_with_the_head_only_from_an_open_boot_on_the_chain_that_was_seen() {
+    let database = Database::new().await;
+    let boot = BootId::parse("boot_a").unwrap();
+    let hold = |counter| Hold { id: id(counter), config_version: 7, amount: NanoUsd(50), windows: Vec::new() };
+    let mut tx = database.begin().await;
+    settle(&mut tx, &[hold(1), hold(2)], &[]).await;
+    put(&mut tx, 1, "one").await.unwrap();
+    tx.commit().await.unwrap();
+    let take = async |seq, link, counter| {
+        let mut tx = database.begin().await;
+        let asked = (&org(), &boot);
+        let taken = tx.locked_and_taken(asked, "", Seen { seq, link }, &[&id(counter), &id(9)]).await.unwrap().1;
+        tx.commit().await.unwrap();
+        taken
+    };
+    let link = head(1).link;
+    assert_eq!(take(1, link, 1).await, Some(vec![]), "the boot is not known");
+    database.sql.register_boot(&boot, "1", LEASE).await.unwrap();
+    assert_eq!(take(1, Digest([9; 32]), 1).await, None, "another chain");
+    assert_eq!(take(2, link, 1).await, None, "a chain that was longer");
+    assert_eq!(take(1, link, 1).await, Some(vec![hold(1)]));
+    assert_eq!(take(1, link, 1).await, Some(vec![]), "it is gone");
+    assert_eq!(take(0, Digest::ZERO, 2).await, Some(vec![hold(2)]), "nothing was seen yet");
 }
 
 const LEASE: Duration = Duration::from_secs(30);
