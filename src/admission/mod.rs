@@ -119,14 +119,19 @@ impl Admission {
         if let Err(error) = self.snapshots.refresh(org, Some(receipt.stamp)).await {
             tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "a change was committed but not loaded");
         }
-        // Who else has it is a courtesy: the change stands, and validates itself at every instance's next admission.
+        self.look_again(org, &mut receipt).await;
+        Ok(receipt)
+    }
+
+    /// Who else has loaded a change, and which calls of older versions still run. That is a courtesy: the change stands, and
+    /// validates itself at every instance's next admission.
+    pub async fn look_again(&self, org: &OrgId, receipt: &mut Receipt) {
         match self.changes.spread(org, receipt.stamp.version).await {
             Ok((live, older)) => (receipt.live, receipt.older_calls) = (live, older),
             Err(error) => {
                 tracing::warn!(org.id = %org, error = &error as &dyn std::error::Error, "who has loaded a change is not known");
             }
         }
-        Ok(receipt)
     }
 }
 

@@ -10,12 +10,16 @@ pub(in crate::http) mod organizations;
 pub(in crate::http) mod pipeline;
 pub(in crate::http) mod policies;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     admission::{ChangeRefused, ChangeSet, Receipt, Snapshot},
+    domain::ids::OrgId,
     http::{error::ApiError, middleware::Identified, state::State},
     tenants::OrgConfig,
 };
@@ -36,7 +40,25 @@ async fn change(
     let make = move |config: Option<&OrgConfig>| {
         make(config.ok_or_else(|| ChangeRefused::NotFound("the organization".to_owned()))?)
     };
-    Ok(state.admission.change(&org, make).await?)
+    let mut receipt = state.admission.change(&org, make).await?;
+    if who.waits {
+        drained(state, &org, &mut receipt).await;
+    }
+    Ok(receipt)
+}
+
+/// How long a change is held back at most for calls that were admitted before it, and how often they are counted.
+const DRAINED: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until no call runs that was admitted before a change. What is left when the time or the process ends is told.
+async fn drained(state: &State, org: &OrgId, receipt: &mut Receipt) {
+    let until = tokio::time::Instant::now() + DRAINED;
+    let is_over = || tokio::time::Instant::now() >= until || state.readiness.draining.load(Ordering::Acquire);
+    while receipt.older_calls > 0 && !is_over() {
+        tokio::time::sleep(LOOK).await;
+        state.admission.look_again(org, receipt).await;
+    }
 }
 
 /// What an acknowledged change is told by: the configuration that decides from now on, and the entry that proves it.
