@@ -19,6 +19,7 @@ pub(super) const POSTGRES: &[Step] = &[
     (1, "spine", include_str!("../../../migrations/postgres/0001_spine.sql")),
     (2, "append", include_str!("../../../migrations/postgres/0002_append.sql")),
     (3, "instance", include_str!("../../../migrations/postgres/0003_instance.sql")),
+    (4, "plans", include_str!("../../../migrations/postgres/0004_plans.sql")),
 ];
 
 /// In the driver's form.

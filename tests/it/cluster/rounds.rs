@@ -136,7 +136,7 @@ async fn started(fault: Fault, upstream: &Upstream) -> Cluster {
         Fault::Deaf => builder.env("TAPPASS_DATABASE__NOTIFY", "false").start(3).await,
         Fault::Rollout => {
             let url = Postgres::shared().await.database().await;
-            let output = tappass(&["migrate", "--to", "2"], &[("DATABASE_URL", &url)]);
+            let output = tappass(&["migrate", "--to", "3"], &[("DATABASE_URL", &url)]);
             assert!(output.status.success(), "{}", said(&output));
             builder.env("TAPPASS_DATABASE__MIGRATE", "false").start_on(&url, 2).await
         }

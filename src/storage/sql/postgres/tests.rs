@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     domain::{
         digest::Digest,
-        ids::{BootId, OrgId},
+        ids::{BootId, EntryId, OrgId},
         money::NanoUsd,
         stamp::ConfigStamp,
     },
@@ -208,6 +208,46 @@ async fn a_boot_that_was_closed_while_its_append_waited_for_the_head_is_fenced()
     });
     assert_eq!(said.unwrap()[0].verdicts, [Verdict::Fenced]);
     assert_eq!(entries(&sql, "a").await.len(), 1);
+}
+
+/// Plans are kept by their session, made for a table as it is at that moment; `hold` is empty between calls.
+#[tokio::test]
+async fn an_append_reads_no_table_whole_also_where_its_plan_was_made_for_an_empty_one() {
+    let sql = database(&postgres_url().await, LONG).await;
+    begin(&sql, &["a"]).await;
+    let mut session = sql.postgres().unwrap().own_connection().await.unwrap();
+    // Making an index counts as reading a table.
+    let before = scans(&mut session).await;
+    let windows = hundred();
+    // A plan is made for each of the first calls, and then kept.
+    for number in 0..20 {
+        if number % 10 == 0 {
+            session.execute("VACUUM ANALYZE hold, spending, audit_head, audit_entry, audit_batch, boot").await.unwrap();
+        }
+        let (sent, counter) = (Sent::new("a", number), number * 2);
+        let id = EntryId { org: org("a"), boot: boot(), counter };
+        let closing = Act::Completion { admission: &id, settle: NanoUsd(1) };
+        let group = [sent.of(vec![item(counter, admission(2, &windows))])];
+        assert!(sql.append(&group, true).await.unwrap()[0].verdicts[0].is_stored());
+        let sent = Sent::new("a", 100 + number);
+        let group = [sent.of(vec![item(counter + 1, closing)])];
+        assert_eq!(sql.append(&group, true).await.unwrap()[0].verdicts, [stored()]);
+    }
+    // What a session has counted is told when it ends.
+    sql.close().await;
+    let after = scans(&mut session).await;
+    let whole: Vec<_> = before.iter().zip(&after).map(|(before, after)| (&after.0, after.1 - before.1)).collect();
+    assert_eq!(whole.iter().map(|(_, scans)| scans).sum::<i64>(), 0, "{whole:?}");
+    let by_key = |scans: &[(String, i64, i64)]| scans.iter().find(|(table, ..)| table == "hold").unwrap().2;
+    assert!(by_key(&after) - by_key(&before) >= 20, "what was counted is not here yet");
+}
+
+/// How often each table was read whole, and by a key.
+async fn scans(session: &mut PgConnection) -> Vec<(String, i64, i64)> {
+    let names = ["hold", "spending", "audit_entry", "audit_batch"];
+    let text = "SELECT relname::text, seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = ANY($1) ORDER BY 1";
+    let rows = sqlx::query(text).bind(&names[..]).fetch_all(session).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
 /// A database whose language puts `a` before `B`, which by byte is the other way round; an ordinary one where the server was
