@@ -6,12 +6,14 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Services, exchange::Caller, refusal::Failure};
@@ -55,9 +57,31 @@ type Waiting = Pin<Box<dyn Future<Output = Cut> + Send>>;
 
 /// Watches over one call.
 pub(super) struct Watch {
-    /// One future, in a set since that polls it only when it was woken: a stream asks with every event, and asking the
-    /// tokens themselves would take a lock each that all streams share.
-    waiting: FuturesUnordered<Waiting>,
+    /// Polled only when it was woken: a stream asks with every event, and asking the tokens themselves would take a lock each
+    /// that all streams share. `None`: it has answered.
+    waiting: Option<Waiting>,
+    bell: Arc<Bell>,
+    /// The same bell, as what waits knows it.
+    ring: Waker,
+    /// Who hears the bell now; a copy, so that asking who it is takes no lock.
+    heard_by: Waker,
+}
+
+/// Rings for whoever asked last.
+struct Bell {
+    rang: AtomicBool,
+    hears: Mutex<Waker>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.hears.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+    }
 }
 
 impl Watch {
@@ -80,15 +104,26 @@ impl Watch {
                 cut = revoked => cut,
             }
         });
-        Self { waiting: FuturesUnordered::from_iter([waiting]) }
+        // It has rung once: what waits is asked a first time.
+        let bell = Arc::new(Bell { rang: AtomicBool::new(true), hears: Mutex::new(Waker::noop().clone()) });
+        let ring = Waker::from(Arc::clone(&bell));
+        Self { waiting: Some(waiting), bell, ring, heard_by: Waker::noop().clone() }
     }
 
     /// Ready when the call has to be cut; once.
     pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
-        match self.waiting.poll_next_unpin(cx) {
-            Poll::Ready(Some(cut)) => Poll::Ready(cut),
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        // In this order: a ring after the question finds who asked.
+        if !self.heard_by.will_wake(cx.waker()) {
+            self.heard_by.clone_from(cx.waker());
+            self.bell.hears.lock().unwrap_or_else(PoisonError::into_inner).clone_from(cx.waker());
         }
+        if !self.bell.rang.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let Some(waiting) = &mut self.waiting else { return Poll::Pending };
+        let cut = std::task::ready!(waiting.as_mut().poll(&mut Context::from_waker(&self.ring)));
+        self.waiting = None;
+        Poll::Ready(cut)
     }
 
     /// Does the work, unless the call has to be cut before it is done; the work is dropped then, and with it what it waits
