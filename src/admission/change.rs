@@ -131,8 +131,8 @@ pub struct Receipt {
     /// How many instances live, and on how many of them it has been loaded; those that have not find out at their next
     /// admission.
     pub live: (u64, u64),
-    /// Calls that were admitted before it and still run.
-    pub older_calls: u64,
+    /// Calls that were admitted before it and still run; `None`: the database did not say.
+    pub older_calls: Option<u64>,
 }
 
 /// The pure function of a change. It is given the configuration as it is; `None`: a new organization. It may be asked again,
@@ -171,17 +171,21 @@ impl Changes {
     }
 
     /// How many instances live, and on how many of them a version is loaded; waits a moment for those that have just been
-    /// told. And how many calls of older versions still run.
-    pub(super) async fn spread(&self, org: &OrgId, version: u64) -> Result<((u64, u64), u64), StorageError> {
+    /// told.
+    pub(super) async fn spread(&self, org: &OrgId, version: u64) -> Result<(u64, u64), StorageError> {
         let until = tokio::time::Instant::now() + SPREAD;
         loop {
             let (live, loaded) = self.sql.live_on(org, version).await?;
             if loaded >= live || tokio::time::Instant::now() >= until {
-                let (_, older) = self.sql.open_holds(org, version).await?;
-                return Ok(((live, loaded), older));
+                return Ok((live, loaded));
             }
             tokio::time::sleep(SPREAD_LOOK).await;
         }
+    }
+
+    /// How many calls of older versions still run.
+    pub(super) async fn older_calls(&self, org: &OrgId, version: u64) -> Result<u64, StorageError> {
+        Ok(self.sql.open_holds(org, version).await?.1)
     }
 
     fn turn(&self, org: &OrgId) -> Arc<tokio::sync::Mutex<()>> {
@@ -213,7 +217,7 @@ impl Changes {
                         question.concluded();
                     }
                     let stamp = ConfigStamp { tag: link, ..step.stamp };
-                    return Ok(Receipt { entry: id, seq, stamp, live: (0, 0), older_calls: 0 });
+                    return Ok(Receipt { entry: id, seq, stamp, live: (0, 0), older_calls: None });
                 }
                 Changed::Stale => {}
                 Changed::Fenced => {

@@ -119,19 +119,26 @@ impl Admission {
         if let Err(error) = self.snapshots.refresh(org, Some(receipt.stamp)).await {
             tracing::error!(org.id = %org, error = &error as &dyn std::error::Error, "a change was committed but not loaded");
         }
-        self.look_again(org, &mut receipt).await;
-        Ok(receipt)
-    }
-
-    /// Who else has loaded a change, and which calls of older versions still run. That is a courtesy: the change stands, and
-    /// validates itself at every instance's next admission.
-    pub async fn look_again(&self, org: &OrgId, receipt: &mut Receipt) {
+        // Who else has it, and who runs without it, is a courtesy: the change stands, and validates itself at every
+        // instance's next admission.
         match self.changes.spread(org, receipt.stamp.version).await {
-            Ok((live, older)) => (receipt.live, receipt.older_calls) = (live, older),
+            Ok(live) => receipt.live = live,
             Err(error) => {
                 tracing::warn!(org.id = %org, error = &error as &dyn std::error::Error, "who has loaded a change is not known");
             }
         }
+        receipt.older_calls = self.older_calls(org, &receipt).await;
+        Ok(receipt)
+    }
+
+    /// How many calls still run that were admitted before a change; `None`: the database does not say.
+    pub async fn older_calls(&self, org: &OrgId, receipt: &Receipt) -> Option<u64> {
+        let counted = self.changes.older_calls(org, receipt.stamp.version).await;
+        counted
+            .inspect_err(|error| {
+                tracing::debug!(org.id = %org, error = error as &dyn std::error::Error, "older calls are not counted");
+            })
+            .ok()
     }
 }
 

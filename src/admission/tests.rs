@@ -173,7 +173,7 @@ fn wild_what() -> impl Strategy<Value = What> {
 fn step(what: impl Strategy<Value = What>) -> impl Strategy<Value = Step> {
     let again = prop_oneof![5 => Just(None), 1 => (0..5_usize).prop_map(Some)];
     let item = (what, again).prop_map(|(what, again)| ItemPlan { what, again });
-    let group = (0..2_usize, 0..2_usize, known(), vec(item, 1..9)).prop_map(|(org, boot, known, items)| GroupPlan {
+    let group = (0..2_usize, 0..2_usize, known(), vec(item, 1..13)).prop_map(|(org, boot, known, items)| GroupPlan {
         org,
         boot,
         known,
@@ -614,7 +614,7 @@ async fn beside_a_writer(database: &Database, test: impl AsyncFnOnce(Outbox)) {
         sql.register_boot(boot, "1", Duration::from_secs(30)).await.unwrap();
     }
     let key = Arc::new(SigningKey::from_seed(&SigningKey::generate().unwrap()).unwrap());
-    let bounds = WriterConfig { max_batch: 8, linger: Duration::ZERO, max_backlog_bytes: 1 << 20 };
+    let bounds = WriterConfig { max_batch: 12, linger: Duration::ZERO, max_backlog_bytes: 1 << 20 };
     let reborn = Box::new(move || {
         let next = next.clone();
         Box::pin(async { Ok(next) }) as _

@@ -29,8 +29,8 @@ pub(crate) struct Identified {
     pub(crate) key_hash: Digest,
     /// The caller's organization as it was when the key was found; absent for administrators.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
-    /// A change is answered once no call runs that was admitted before it (`?wait=drained`).
-    pub(crate) waits: bool,
+    /// What a change's caller wants to wait for (`?wait=`), as it was asked.
+    pub(crate) wait: Option<String>,
 }
 
 pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next: Next) -> Response {
@@ -44,8 +44,9 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
     // What hangs does not answer: a caller is not kept waiting for longer than a decision may take.
     let found = tokio::time::timeout(state.admission.deadline, find(&state, request.headers())).await;
     let found = found.unwrap_or_else(|_| Err(ApiError::database()));
-    match found.and_then(|who| Ok(Identified { waits: waits(request.uri().query())?, ..who })) {
-        Ok(identified) => {
+    match found {
+        Ok(mut identified) => {
+            identified.wait = wait(request.uri().query());
             request.extensions_mut().insert(identified.clone());
             let mut response = next.run(request).await;
             response.extensions_mut().insert(identified);
@@ -61,14 +62,8 @@ pub(super) async fn identify(Ask(state): Ask<State>, mut request: Request, next:
     }
 }
 
-/// What a caller wants to wait for: `wait=drained`, or nothing.
-fn waits(query: Option<&str>) -> Result<bool, ApiError> {
-    let named = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("wait="));
-    match named {
-        None => Ok(false),
-        Some("drained") => Ok(true),
-        Some(_) => Err(ApiError::invalid("`wait` can only be `drained`").with_param(Some("wait".to_owned()))),
-    }
+fn wait(query: Option<&str>) -> Option<String> {
+    query?.split('&').find_map(|pair| pair.strip_prefix("wait=")).map(str::to_owned)
 }
 
 async fn too_fast(state: &State, address: Option<IpAddr>) -> Option<ApiError> {
@@ -132,11 +127,11 @@ async fn agent(state: &State, org: OrgId, hash: Digest) -> Result<Identified, Ap
     };
     let Some(snapshot) = snapshots.get(&org).await? else { return Err(ApiError::unauthenticated()) };
     if let Some(principal) = known(&snapshot) {
-        return Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot), waits: false });
+        return Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot), wait: None });
     }
     let Some(snapshot) = snapshots.refresh_if_newer(&org).await? else { return Err(ApiError::unauthenticated()) };
     let principal = known(&snapshot).ok_or_else(ApiError::unauthenticated)?;
-    Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot), waits: false })
+    Ok(Identified { principal, key_hash: hash, snapshot: Some(snapshot), wait: None })
 }
 
 /// The administrator acts in the organization that `X-Org-Id` names, or in the first one.
@@ -151,5 +146,5 @@ async fn admin(state: &State, headers: &HeaderMap, hash: Digest) -> Result<Ident
             named
         }
     };
-    Ok(Identified { principal: Principal::Admin { org }, key_hash: hash, snapshot: None, waits: false })
+    Ok(Identified { principal: Principal::Admin { org }, key_hash: hash, snapshot: None, wait: None })
 }

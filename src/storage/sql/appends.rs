@@ -1,7 +1,10 @@
 //! What one commit appends to one chain, in as few trips to the database's thread as it takes.
 //!
-//! Owns one read under the lock, which takes closed holds away, and one write. Each trip wakes a thread and is waited for, which is most of what a small
-//! statement costs; so several statements share one text. The driver caches one prepared text per number of rows.
+//! Owns one read under the lock, which takes closed holds away, and what is written after it. Each trip wakes a thread and
+//! is waited for, which is most of what a small statement costs; so several statements share one text. The driver caches one
+//! prepared text per number of rows.
+
+use std::fmt::Write as _;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
@@ -50,7 +53,8 @@ const FEW: usize = 8;
 /// The holds that are closed, where the boot is open and the chain ends where it is known to: what else it is takes a
 /// closer look first.
 const TAKEN: &str = "; DELETE FROM hold WHERE org_id = $1 AND (SELECT closed FROM boot WHERE id = $2) = 0 AND \
-    ($4 = 0 OR EXISTS (SELECT 1 FROM audit_head WHERE org_id = $1 AND seq = $4 AND link = $5)) AND (boot, counter) IN (VALUES ";
+    ($4 = 0 OR EXISTS (SELECT 1 FROM audit_head WHERE org_id = $1 AND seq = $4 AND link = $5)) AND \
+    (boot, counter) IN (VALUES ";
 
 impl WriteTx {
     /// Head, boot and one window, in one trip.
@@ -60,7 +64,7 @@ impl WriteTx {
     }
 
     /// The same, and the holds of completed admissions taken away if the boot is open and the chain ends where it was last
-    /// seen; `None`: it ends elsewhere, nothing was taken.
+    /// seen; `None`: it ends elsewhere, and nothing was taken. Where nothing is completed there is nothing to take.
     pub async fn locked_and_taken(
         &mut self,
         (org, boot): (&OrgId, &BootId),
@@ -78,7 +82,8 @@ impl WriteTx {
         text.push_str(TAKEN);
         for id in completed {
             let (comma, next) = (if args.len() == 5 { "" } else { "," }, args.len() + 1);
-            text.push_str(&format!("{comma}(${next},${})", next + 1));
+            // Writing to a text cannot fail.
+            write!(text, "{comma}(${next},${})", next + 1).unwrap_or_default();
             args.extend([Arg::Text(id.boot.as_str()), Arg::from(id.counter)]);
         }
         text.push_str(holds::RETURNING);

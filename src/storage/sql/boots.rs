@@ -26,23 +26,13 @@ pub struct LiveBoot {
 impl Sql {
     /// Registers this run. The statement may be made twice, where the answer to the first was lost.
     pub async fn register_boot(&self, boot: &BootId, version: &str, lease: Duration) -> Result<(), StorageError> {
-        if self.knows_versions() {
-            let text = by_clock!(
-                self,
-                "INSERT INTO boot (id, started_at, lease_until, closed, version) VALUES ($1, ",
-                ", ",
-                " + $2, 0, $3) ON CONFLICT (id) DO NOTHING"
-            );
-            self.write(text, args![boot.as_str(), micros(lease), version]).await?;
-        } else {
-            let text = by_clock!(
-                self,
-                "INSERT INTO boot (id, started_at, lease_until, closed) VALUES ($1, ",
-                ", ",
-                " + $2, 0) ON CONFLICT (id) DO NOTHING"
-            );
-            self.write(text, args![boot.as_str(), micros(lease)]).await?;
-        }
+        let text = by_clock!(
+            self,
+            "INSERT INTO boot (id, started_at, lease_until, closed, version) VALUES ($1, ",
+            ", ",
+            " + $2, 0, $3) ON CONFLICT (id) DO NOTHING"
+        );
+        self.write(text, args![boot.as_str(), micros(lease), version]).await?;
         Ok(())
     }
 
@@ -72,19 +62,11 @@ impl Sql {
 
     /// The boots that live.
     pub async fn live_boots(&self) -> Result<Vec<LiveBoot>, StorageError> {
-        let text = if self.knows_versions() {
-            by_clock!(
-                self,
-                "SELECT id, started_at, lease_until, version FROM boot WHERE closed = 0 AND lease_until > ",
-                " ORDER BY started_at, id"
-            )
-        } else {
-            by_clock!(
-                self,
-                "SELECT id, started_at, lease_until, '' FROM boot WHERE closed = 0 AND lease_until > ",
-                " ORDER BY started_at, id"
-            )
-        };
+        let text = by_clock!(
+            self,
+            "SELECT id, started_at, lease_until, version FROM boot WHERE closed = 0 AND lease_until > ",
+            " ORDER BY started_at, id"
+        );
         let read = |row: &super::Row| {
             let (id, version) = (row.text(0)?, row.text(3)?);
             Ok(LiveBoot { id, started_at: row.int(1)?, lease_until: row.int(2)?, version })

@@ -4,8 +4,8 @@
 //! SQLite: one writer connection takes every write (`BEGIN IMMEDIATE`), a pool of readers takes the rest; WAL with full
 //! sync, so that what is committed survives a power cut. Postgres: see `postgres`. Never retries a write by itself.
 //!
-//! What may open a connection is awaited in a box: it is by far the largest future there is, and unboxed it would be a part of
-//! every future that may have to read, calls that never do among them.
+//! A statement that may open a connection is awaited in a box: it is by far the largest future there is, and unboxed it
+//! would be a part of every future that may have to read, calls that never do among them.
 
 mod appends;
 mod batches;
@@ -183,11 +183,6 @@ impl Sql {
             Arm::Sqlite(_) => None,
             Arm::Postgres(postgres) => Some(postgres),
         }
-    }
-
-    /// Whether `boot` has the column that the newest migration added.
-    fn knows_versions(&self) -> bool {
-        self.postgres().is_none_or(|postgres| postgres.schema >= 3)
     }
 
     async fn read(&self, text: &'static str, args: &[Arg<'_>]) -> Result<Vec<Row>, StorageError> {

@@ -241,6 +241,79 @@ async fn what_is_read_under_the_lock_is_what_was_written_or_nothing() {
 }
 
 #[tokio::test]
+async fn an_older_database_keeps_every_entry_byte_for_byte_and_refuses_an_id_that_is_taken() {
+    let database = Database::new().await;
+    let path = database.dir.as_ref().unwrap().join("older.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut older = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+    let migrations = migrations::of(migrations::SQLITE).into();
+    let migrator = sqlx::migrate::Migrator { migrations, ..sqlx::migrate::Migrator::DEFAULT };
+    migrator.run_to(2, &mut older).await.unwrap();
+    let row = |org: &'static str, seq: i64| {
+        let (digest, link) = (vec![seq as u8; 32], vec![100 + seq as u8; 32]);
+        let body = format!("{{\"n\":{seq},\"long\":\"{}\"}}", "ü".repeat(3_000 * seq as usize));
+        (org, seq, 10 - seq, body, digest, link)
+    };
+    let all = [row("org_b", 2), row("org_a", 1), row("org_b", 1), row("org_a", 3), row("org_a", 2)];
+    let insert = "INSERT INTO audit_entry (org_id, seq, boot, counter, kind, body, digest, link) \
+                  VALUES ($1, $2, 'boot_a', $3, 'note', $4, $5, $6)";
+    for (org, seq, counter, body, digest, link) in &all {
+        let query = sqlx::query(insert).bind(*org).bind(seq).bind(counter).bind(body).bind(digest).bind(link);
+        query.execute(&mut older).await.unwrap();
+    }
+    sqlx::Connection::close(older).await.unwrap();
+
+    let sql = Sql::open(&path).await.unwrap();
+    for (org, count) in [("org_a", 3), ("org_b", 2)] {
+        let org = OrgId::parse(org).unwrap();
+        let mut tx = sql.begin_read().await.unwrap();
+        let entries = tx.entries_after(&org, 0, 9).await.unwrap();
+        assert_eq!(entries.len(), count);
+        for (entry, seq) in entries.iter().zip(1_u64..) {
+            let (.., counter, body, digest, link) =
+                all.iter().find(|r| r.0 == org.as_str() && r.1 == seq as i64).unwrap();
+            assert_eq!(
+                (entry.seq, entry.counter, &*entry.boot, &*entry.kind),
+                (seq, *counter as u64, "boot_a", "note")
+            );
+            assert_eq!((&entry.body, &entry.digest.0[..], &entry.link.0[..]), (body, &digest[..], &link[..]));
+        }
+    }
+    for taken in ["'org_a', 3, 'boot_a', 99", "'org_a', 4, 'boot_a', 9"] {
+        let again = format!(
+            "INSERT INTO audit_entry (org_id, seq, boot, counter, kind, body, digest, link) VALUES ({taken}, '', '', x'', x'')"
+        );
+        let mut tx = sql.begin().await.unwrap().unwrap();
+        let refused = tx.run(sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(again)), &[]).await;
+        assert!(refused.is_err_and(|error| !error.is_outage()), "{taken}");
+    }
+    sql.close().await;
+}
+
+#[tokio::test]
+async fn digests_come_in_order_and_in_pages_and_one_of_another_length_is_told() {
+    for database in both().await {
+        for (seq, byte) in [(2, 2), (1, 1), (3, 0xab)] {
+            let text = format!(
+                "INSERT INTO audit_entry (org_id, seq, boot, counter, kind, body, digest, link) \
+                 VALUES ('org_a', {seq}, 'boot_a', {seq}, 'note', '{{}}', $1, $1)"
+            );
+            let args = [Arg::Bytes(&[byte; 32])];
+            database.sql.write(Box::leak(text.into_boxed_str()), &args).await.unwrap();
+        }
+        let digest = |byte| Digest([byte; 32]);
+        let after = async |after, most| database.sql.digests_after(&org(), after, most).await;
+        assert_eq!(after(0, 9).await.unwrap(), [digest(1), digest(2), digest(0xab)]);
+        assert_eq!(after(1, 1).await.unwrap(), [digest(2)]);
+        assert_eq!(after(3, 9).await.unwrap(), []);
+        let shorter = "UPDATE audit_entry SET digest = $1 WHERE seq = 2";
+        database.sql.write(shorter, &[Arg::Bytes(&[2; 31])]).await.unwrap();
+        assert!(matches!(after(0, 9).await, Err(StorageError::Inconsistent { table: "audit_entry" })));
+        assert_eq!(after(2, 9).await.unwrap(), [digest(0xab)]);
+    }
+}
+
+#[tokio::test]
 async fn holds_are_taken_with_the_head_only_from_an_open_boot_on_the_chain_that_was_seen() {
     let database = Database::new().await;
     let boot = BootId::parse("boot_a").unwrap();

@@ -52,7 +52,13 @@ async fn a_change_that_waits_is_answered_when_no_call_runs_that_was_admitted_bef
 
     let drained = format!("{assignments}?wait=drained");
     let mut change = std::pin::pin!(cluster.admin(0, "POST", &drained, scope));
-    let in_force = async { while cluster.chat(1, &ask(PERSONAL)).await.status != 403 {} };
+    // Long after it is in force, as calls go, it is not answered yet.
+    let in_force = async {
+        while cluster.chat(1, &ask(PERSONAL)).await.status != 403 {}
+        for _ in 0..50 {
+            cluster.chat(1, &ask(PERSONAL)).await.expect(403);
+        }
+    };
     tokio::select! {
         biased;
         reply = &mut change => panic!("answered while the stream runs: {}", reply.text()),

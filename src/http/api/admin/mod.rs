@@ -40,24 +40,29 @@ async fn change(
     let make = move |config: Option<&OrgConfig>| {
         make(config.ok_or_else(|| ChangeRefused::NotFound("the organization".to_owned()))?)
     };
+    let waits = match who.wait.as_deref() {
+        None => false,
+        Some("drained") => true,
+        Some(_) => return Err(ApiError::invalid("`wait` can only be `drained`").with_param(Some("wait".to_owned()))),
+    };
     let mut receipt = state.admission.change(&org, make).await?;
-    if who.waits {
+    if waits {
         drained(state, &org, &mut receipt).await;
     }
     Ok(receipt)
 }
 
 /// How long a change is held back at most for calls that were admitted before it, and how often they are counted.
-const DRAINED: Duration = Duration::from_secs(60);
+const DRAINED: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Waits until no call runs that was admitted before a change. What is left when the time or the process ends is told.
 async fn drained(state: &State, org: &OrgId, receipt: &mut Receipt) {
     let until = tokio::time::Instant::now() + DRAINED;
     let is_over = || tokio::time::Instant::now() >= until || state.readiness.draining.load(Ordering::Acquire);
-    while receipt.older_calls > 0 && !is_over() {
+    while receipt.older_calls != Some(0) && !is_over() {
         tokio::time::sleep(LOOK).await;
-        state.admission.look_again(org, receipt).await;
+        receipt.older_calls = state.admission.older_calls(org, receipt).await;
     }
 }
 
