@@ -249,16 +249,22 @@ async fn an_older_database_keeps_every_entry_byte_for_byte_and_refuses_an_id_tha
     let migrations = migrations::of(migrations::SQLITE).into();
     let migrator = sqlx::migrate::Migrator { migrations, ..sqlx::migrate::Migrator::DEFAULT };
     migrator.run_to(2, &mut older).await.unwrap();
-    let row = |org: &'static str, seq: i64| {
-        let (digest, link) = (vec![seq as u8; 32], vec![100 + seq as u8; 32]);
-        let body = format!("{{\"n\":{seq},\"long\":\"{}\"}}", "ü".repeat(3_000 * seq as usize));
+    let row = |org: &'static str, seq: u8| {
+        let (digest, link) = (vec![seq; 32], vec![100 + seq; 32]);
+        let body = format!("{{\"n\":{seq},\"long\":\"{}\"}}", "ü".repeat(3_000 * usize::from(seq)));
         (org, seq, 10 - seq, body, digest, link)
     };
     let all = [row("org_b", 2), row("org_a", 1), row("org_b", 1), row("org_a", 3), row("org_a", 2)];
     let insert = "INSERT INTO audit_entry (org_id, seq, boot, counter, kind, body, digest, link) \
                   VALUES ($1, $2, 'boot_a', $3, 'note', $4, $5, $6)";
     for (org, seq, counter, body, digest, link) in &all {
-        let query = sqlx::query(insert).bind(*org).bind(seq).bind(counter).bind(body).bind(digest).bind(link);
+        let query = sqlx::query(insert)
+            .bind(*org)
+            .bind(i64::from(*seq))
+            .bind(i64::from(*counter))
+            .bind(body)
+            .bind(digest)
+            .bind(link);
         query.execute(&mut older).await.unwrap();
     }
     sqlx::Connection::close(older).await.unwrap();
@@ -269,12 +275,11 @@ async fn an_older_database_keeps_every_entry_byte_for_byte_and_refuses_an_id_tha
         let mut tx = sql.begin_read().await.unwrap();
         let entries = tx.entries_after(&org, 0, 9).await.unwrap();
         assert_eq!(entries.len(), count);
-        for (entry, seq) in entries.iter().zip(1_u64..) {
-            let (.., counter, body, digest, link) =
-                all.iter().find(|r| r.0 == org.as_str() && r.1 == seq as i64).unwrap();
+        for (entry, seq) in entries.iter().zip(1_u8..) {
+            let (.., counter, body, digest, link) = all.iter().find(|r| r.0 == org.as_str() && r.1 == seq).unwrap();
             assert_eq!(
                 (entry.seq, entry.counter, &*entry.boot, &*entry.kind),
-                (seq, *counter as u64, "boot_a", "note")
+                (u64::from(seq), u64::from(*counter), "boot_a", "note")
             );
             assert_eq!((&entry.body, &entry.digest.0[..], &entry.link.0[..]), (body, &digest[..], &link[..]));
         }
