@@ -39,6 +39,7 @@ async fn a_change_that_waits_is_answered_when_no_call_runs_that_was_admitted_bef
     let gate = Gate::new();
     upstream.then(Answer::stream([event(&text_chunk("so far"))]).pause(&gate).piece(openai::DONE));
     let mut stream = cluster.chat_call(&ask_stream("hi")).begin(cluster.nodes[1].address).await;
+    assert_eq!(stream.head().await.status, 200);
     stream.read_until("so far").await;
     let (lifted, receipt) = cluster.assign(0, &policy).await;
     assert_eq!(receipt["receipt"]["older_calls"], 1, "{receipt}");
