@@ -71,6 +71,6 @@ docs: ## Build the source's documentation, with broken links denied
 
 ROUNDS ?= 1000
 .PHONY: rounds
-rounds: servers ## Publish and call on three gateways, a thousand rounds under each fault; writes target/figures/rounds.json (about 25 minutes)
+rounds: servers ## Publish and call on three gateways, a thousand rounds under each fault; writes target/figures/rounds.json (about 10 minutes, and the build)
 	rm -f target/figures/rounds.json
 	TAPPASS_ROUNDS=$(ROUNDS) $(CARGO) test --locked --profile quick --test it cluster::rounds:: -- --nocapture --test-threads 1
