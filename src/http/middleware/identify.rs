@@ -2,7 +2,8 @@
 //!
 //! Owns turning a key into a principal, and the limits on addresses. Nonsense is refused by its form and costs no read; a
 //! well-formed key that the snapshot does not know is looked up once more under the newest configuration before its 401.
-//! When the configuration cannot be read the answer is 503, never 401.
+//! When the configuration cannot be read the answer is 503, never 401. Notes beside the principal what a change's caller
+//! wants to wait for; only a change reads it, and refuses what it does not know.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -16,7 +16,7 @@ use super::{Arg, Row, StorageError, driver, migrations};
 /// and again; a longer log moves each of them less often.
 const WAL_PAGES: &str = "4000";
 
-/// What a connection keeps of the file: 8 MiB, once it has read that much.
+/// What the writer keeps of the file: 8 MiB, once it has touched that much. Readers do with the default of 2.
 const CACHE: &str = "-8000";
 
 /// The database file.
@@ -57,7 +57,6 @@ impl Sqlite {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .pragma("wal_autocheckpoint", WAL_PAGES)
-                .pragma("cache_size", CACHE)
         } else {
             options
         };
@@ -70,7 +69,7 @@ impl Sqlite {
                 .max_lifetime(None)
                 .acquire_timeout(Duration::from_secs(2))
         };
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1).connect_with(options.clone().pragma("cache_size", CACHE)).await?;
         let readers = pool(4).min_connections(0).connect_lazy_with(options);
         Ok(Self { writer, readers })
     }

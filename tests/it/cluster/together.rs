@@ -49,6 +49,8 @@ async fn a_change_that_waits_is_answered_when_no_call_runs_that_was_admitted_bef
     let scope = json!({"scope_type": "org", "scope_id": cluster.org_id});
     let nonsense = cluster.admin(0, "POST", &format!("{assignments}?wait=forever"), scope.clone()).await;
     assert_eq!(nonsense.expect(400).json()["error"]["param"], "wait");
+    let nonsense = cluster.admin(0, "POST", "/auth/orgs?wait=forever", json!({"name": "another"})).await;
+    assert_eq!(nonsense.expect(400).json()["error"]["param"], "wait");
     cluster.chat(1, &ask(PERSONAL)).await.expect(200);
 
     let drained = format!("{assignments}?wait=drained");

@@ -40,16 +40,21 @@ async fn change(
     let make = move |config: Option<&OrgConfig>| {
         make(config.ok_or_else(|| ChangeRefused::NotFound("the organization".to_owned()))?)
     };
-    let waits = match who.wait.as_deref() {
-        None => false,
-        Some("drained") => true,
-        Some(_) => return Err(ApiError::invalid("`wait` can only be `drained`").with_param(Some("wait".to_owned()))),
-    };
+    let waits = waits(who)?;
     let mut receipt = state.admission.change(&org, make).await?;
     if waits {
         drained(state, &org, &mut receipt).await;
     }
     Ok(receipt)
+}
+
+/// Whether older calls are waited for, asked before anything is written.
+fn waits(who: &Identified) -> Result<bool, ApiError> {
+    match who.wait.as_deref() {
+        None => Ok(false),
+        Some("drained") => Ok(true),
+        Some(_) => Err(ApiError::invalid("`wait` can only be `drained`").with_param(Some("wait".to_owned()))),
+    }
 }
 
 /// How long a change is held back at most for calls that were admitted before it, and how often they are counted.

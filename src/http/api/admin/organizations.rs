@@ -1,14 +1,14 @@
 //! Organizations: list and make. For the platform's administrator.
 
-use axum::extract::State as Ask;
+use axum::{Extension, extract::State as Ask};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{text, with_receipt};
+use super::{text, waits, with_receipt};
 use crate::{
     admission::found_organization,
     domain::ids::OrgId,
-    http::{error::ApiError, extract::Json, state::State},
+    http::{error::ApiError, extract::Json, middleware::Identified, state::State},
 };
 
 /// Every organization.
@@ -36,8 +36,11 @@ pub(in crate::http) struct NewOrganization {
 /// Makes an organization with a project named `default`.
 pub(in crate::http) async fn create(
     Ask(state): Ask<State>,
+    Extension(who): Extension<Identified>,
     Json(asked): Json<NewOrganization>,
 ) -> Result<Json<Value>, ApiError> {
+    // Nothing calls in what does not exist yet, so there is nothing to wait for.
+    waits(&who)?;
     let name = text("name", &asked.name, 120)?;
     let id = OrgId::parse(&super::random_id("org")?).map_err(|_| ApiError::internal())?;
     let made = state.admission.change(&id, found_organization(id.clone(), name.clone(), state.clock.now())).await?;
